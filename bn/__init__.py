@@ -1,0 +1,47 @@
+"""Batch normalization: the transform, its gradient, its experiments.
+
+``import bn`` loads NumPy and the transform, nothing else. The rest (``bn.nn`` needs PyTorch,
+``bn.widgets`` needs anywidget) is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from .functional import (
+    batch_norm,
+    batch_norm_backward,
+    batch_norm_inference,
+    moments,
+    standardize,
+    update_running,
+)
+
+__version__ = "0.1.0"
+
+_MODULES = (
+    "chain", "cli", "data", "exercises", "experiments", "functional", "models", "nn", "plots",
+    "results", "train", "widgets",
+)  # fmt: skip
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_inference",
+    "check",
+    "moments",
+    "standardize",
+    "update_running",
+]
+
+
+def __getattr__(name: str):
+    if name == "check":
+        return importlib.import_module("bn.exercises").check
+    if name in _MODULES:
+        return importlib.import_module(f"bn.{name}")
+    raise AttributeError(f"module 'bn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})
