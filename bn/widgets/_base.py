@@ -34,9 +34,9 @@ The face (``text`` in an SVG is 17 units or more; colours come from common.css, 
     import { square } from "./dial_maths.js";
 
     function render({ model, el, signal }) {
-      const f = frame({ model, el, signal, title: "A parabola", height: 260 });
+      const f = frame({ model, el, signal, title: "A parabola", height: 272 });
       f.controls.append(slider(model, "x", { label: "x", min: -3, max: 3, step: 0.1, signal }));
-      const X = linear([-3, 3], [50, 470]), Y = linear([0, 9], [220, 10]);
+      const X = linear([-3, 3], [50, 470]), Y = linear([0, 9], [220, 36]);
       const t = Array.from({ length: 61 }, (_, i) => -3 + i / 10);
       const draw = onVisible(el, () => {
         const x = model.get("x"), y = square(x);

@@ -127,14 +127,14 @@ export function axis(scale, { side = "bottom", at = 0, label = "", n = 5, values
       : { class: "bn-grid", y1: p, y2: p, x1: grid[0], x2: grid[1] }));
     g.append(s("line", flat ? { class: "bn-tick", x1: p, x2: p, y1: at, y2: at + 5 }
       : { class: "bn-tick", y1: p, y2: p, x1: at, x2: at + sign * 5 }));
-    g.append(flat ? s("text", { x: p, y: at + 23, "text-anchor": "middle" }, text(v))
+    g.append(flat ? s("text", { x: p, y: at + 24, "text-anchor": "middle" }, text(v))
       : s("text", { x: at + sign * 9, y: p + 6, "text-anchor": sign < 0 ? "end" : "start" }, text(v)));
   }
   g.append(s("line", flat ? { class: "bn-rule", x1: a, x2: b, y1: at, y2: at }
     : { class: "bn-rule", y1: a, y2: b, x1: at, x2: at }));
   if (label) g.append(flat
-    ? s("text", { class: "bn-axis-label", x: (a + b) / 2, y: at + 46, "text-anchor": "middle" }, label)
-    : s("text", { class: "bn-axis-label", x: side === "right" ? 478 : 2, y: Math.min(a, b) - 10,
+    ? s("text", { class: "bn-axis-label", x: (a + b) / 2, y: at + 47, "text-anchor": "middle" }, label)
+    : s("text", { class: "bn-axis-label", x: side === "right" ? 478 : 2, y: Math.min(a, b) - 14,
       "text-anchor": side === "right" ? "end" : "start" }, label));
   return g;
 }
