@@ -80,16 +80,24 @@ class _BatchNorm(nn.Module):
         def per_channel(v: Tensor) -> Tensor:  # (C,) to (C, 1, ...), which broadcasts against x
             return v.view(-1, *[1] * (x.dim() - 2))
 
-        if use_batch:
+        track = self.training and self.track_running_stats
+        if track and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+
+        m = _values_per_channel(x)
+        if not use_batch:
+            centred = x - per_channel(self.running_mean)
+            var = per_channel(self.running_var)
+        elif m == 0:  # no statistics, and nothing to normalise with them
+            centred, var = x, x.new_ones(1)
+        else:
             axes = [a for a in range(x.dim()) if a != 1]
             mean = x.mean(axes, keepdim=True)
             centred = x - mean
             var = centred.square().mean(axes, keepdim=True)
-            if self.training and self.track_running_stats:
-                self._track(mean.detach().flatten(), var.detach().flatten(), _values_per_channel(x))
-        else:
-            centred = x - per_channel(self.running_mean)
-            var = per_channel(self.running_var)
+            if track and self.running_mean is not None:
+                self._update(self.running_mean, mean.detach())
+                self._update(self.running_var, var.detach() * (m / (m - 1)))  # unbiased
 
         scale = torch.rsqrt(var + self.eps)
         if self.weight is not None:
@@ -99,17 +107,11 @@ class _BatchNorm(nn.Module):
             y = y + per_channel(self.bias)
         return y.to(input.dtype)
 
-    def _track(self, mean: Tensor, var: Tensor, m: int) -> None:
-        """Average the mean and the *unbiased* variance of a batch of m values per channel."""
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        if m == 0 or self.running_mean is None:  # an empty batch has no statistics
-            return
+    def _update(self, running: Tensor, batch: Tensor) -> None:
         alpha = self.momentum
         if alpha is None:
             alpha = 1.0 / float(self.num_batches_tracked)
-        for running, batch in (self.running_mean, mean), (self.running_var, var * (m / (m - 1))):
-            running.copy_((1 - alpha) * running + alpha * batch)
+        running.copy_((1 - alpha) * running + alpha * batch.flatten())
 
     def _check(self, x: Tensor, use_batch: bool) -> None:
         name, shape = type(self).__name__, tuple(x.shape)
