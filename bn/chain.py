@@ -23,8 +23,6 @@ I. Goodfellow, Y. Bengio, A. Courville. *Deep Learning*. MIT Press, 2016, sectio
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 __all__ = ["bounds", "first_order", "gradient", "output", "step_exact", "step_orders"]
@@ -186,7 +184,7 @@ def bounds(y, delta) -> tuple[float, float]:
     Raises
     ------
     ValueError
-        If ``delta / y > 2``, where neither bound holds for every chain.
+        If ``delta / y > 2``, where the proof ends.
 
     Notes
     -----
@@ -195,7 +193,12 @@ def bounds(y, delta) -> tuple[float, float]:
     one sign and add up to :math:`s = \delta/y`. Then :math:`1-s \le \prod_i(1-a_i) \le e^{-s}`:
     above, because :math:`1-a \le e^{-a}`; below, by induction on the number of factors (Weierstrass).
     This needs :math:`a_i \le 1`, which :math:`s \le 1` gives. If :math:`1 < s \le 2`, at most one
-    factor is negative; with it the product lies between :math:`1-s` and 0.
+    factor is negative, say the first; the others lie between :math:`1-(s-a_1)` and 1, so the
+    product lies between :math:`1-s` and 0. For :math:`s < 0` every factor exceeds 1, and both
+    inequalities hold for any :math:`s`.
+
+    The upper bound first fails at :math:`s = 2u`, where :math:`u - 1 = e^{-u}` (about 2.557), for
+    two equal weights; the lower first fails at :math:`s = 9`, for three.
 
     Examples
     --------
@@ -210,7 +213,7 @@ def bounds(y, delta) -> tuple[float, float]:
             f"no bound holds for delta / y = {delta / y:g} (y = {y:g}, delta = {delta:g}): "
             "ask for delta with delta / y <= 2"
         )
-    lower, upper = sorted([float(y - delta), y * math.exp(-delta / y)])
+    lower, upper = sorted([float(y - delta), float(y * np.exp(-delta / y))])
     return lower, upper
 
 
