@@ -1,0 +1,112 @@
+"""Drawings for both themes, with a text alternative.
+
+The book's matplotlib style (``bn/bn.mplstyle``) draws on white with one ink and one palette. A
+drawing's dark twin is the same SVG with those colours exchanged; the theme shows one of the two.
+The text alternative of a figure without one of its own is its caption, the paragraph
+``*Figure: …*`` that follows it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+# Light to dark: paper, ink and grid, then the palette of bn.plots.COLORS.
+DARK = {
+    "#ffffff": "#121212",
+    "#1f2328": "#dfe3e8",
+    "#000000": "#dfe3e8",
+    "#d8dce1": "#363c44",
+    "#0072b2": "#56b4e9",
+    "#d55e00": "#ff8c42",
+    "#009e73": "#2fc79a",
+    "#9b5fa5": "#c79bd2",
+    "#e69f00": "#f2c14e",
+    "#8a9099": "#9aa1ab",
+}
+_COLOUR = re.compile("|".join(DARK), re.I)
+CAPTION = re.compile(r"^Figure\b[\s\d.]*:\s*")
+
+
+def darken(svg: str) -> str:
+    """Exchange the colours of the book's style.
+
+    Examples
+    --------
+    >>> darken('<path style="fill: #FFFFFF; stroke: #0072b2"/>')
+    '<path style="fill: #121212; stroke: #56b4e9"/>'
+    """
+    svg = _COLOUR.sub(lambda match: DARK[match[0].lower()], svg)
+    # SVG's own default fill is black: glyphs and shapes that name no colour inherit this one
+    return re.sub(r"(<svg\b)", rf'\1 fill="{DARK["#000000"]}"', svg, count=1)
+
+
+def is_caption(node: nodes.Node) -> bool:
+    """Tell whether a paragraph is all emphasis and begins with 'Figure:'."""
+    return (
+        isinstance(node, nodes.paragraph)
+        and len(node) == 1
+        and isinstance(node[0], nodes.emphasis)
+        and CAPTION.match(node.astext()) is not None
+    )
+
+
+def describe(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark captions; give an image that has no text alternative the words of its caption."""
+    image: nodes.image | None = None
+    for node in doctree.findall():
+        if isinstance(node, nodes.image):
+            image = node
+        elif is_caption(node):
+            node["classes"].append("bn-caption")
+            if image is not None:
+                image.setdefault("alt", CAPTION.sub("", node.astext()))
+                image = None
+        elif isinstance(node, nodes.section):
+            image = None  # a caption speaks of a figure of its own section
+
+
+class DarkTwins(SphinxPostTransform):
+    """Put the dark twin behind each SVG that a code cell drew."""
+
+    default_priority = 5  # right after MyST-NB has chosen each output's format
+    formats = ("html",)
+
+    def run(self, **kwargs: object) -> None:
+        drawn = Path(self.env.mystnb_config.output_folder)
+        for light in list(self.document.findall(nodes.image)):
+            path = Path(self.env.srcdir, light["uri"])
+            if path.suffix != ".svg" or drawn not in path.resolve().parents:
+                continue
+            twin = path.with_name(f"{path.stem}-dark.svg")
+            twin.write_text(darken(path.read_text(encoding="utf-8")), encoding="utf-8")
+            uri = str(Path(light["uri"]).with_name(twin.name))
+            self.env.images.add_file(self.env.docname, uri)
+            dark = light.deepcopy()
+            dark["uri"], dark["candidates"] = uri, {"*": uri}
+            light["classes"].append("only-light")
+            dark["classes"].append("only-dark")
+            light["loading"] = dark["loading"] = "lazy"  # the one that is hidden is never fetched
+            light.parent.insert(light.parent.index(light) + 1, dark)
+
+
+class SolutionPrompts(SphinxPostTransform):
+    """Call a folded solution a solution."""
+
+    default_priority = 301  # after MyST-NB has folded the cells
+
+    def run(self, **kwargs: object) -> None:
+        for node in self.document.findall(nodes.container):
+            if "tag_solution" in node["classes"]:
+                for folded in node.findall(lambda n: "prompt_show" in getattr(n, "attributes", {})):
+                    folded["prompt_show"], folded["prompt_hide"] = "Solution", "Solution"
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-read", describe)
+    app.add_post_transform(DarkTwins)
+    app.add_post_transform(SolutionPrompts)
