@@ -25,7 +25,20 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["bounds", "first_order", "gradient", "output", "step_exact", "step_orders"]
+from .functional import standardize
+
+__all__ = [
+    "bounds",
+    "first_order",
+    "gradient",
+    "gradient_normalized",
+    "hessian",
+    "newton_step",
+    "output",
+    "output_normalized",
+    "step_exact",
+    "step_orders",
+]
 
 
 def output(x, w) -> float:
@@ -215,6 +228,152 @@ def bounds(y, delta) -> tuple[float, float]:
         )
     lower, upper = sorted([float(y - delta), float(y * np.exp(-delta / y))])
     return lower, upper
+
+
+def hessian(x, w) -> np.ndarray:
+    r"""The second derivatives of the output: what each pair of weights does together.
+
+    .. math:: H_{ij} = x\prod_{k\ne i,j} w_k \quad (i\ne j), \qquad H_{ii} = 0
+
+    With no weight 0 it has one eigenvalue of the sign of the output and ``l - 1`` of the other: it
+    is indefinite from ``l = 2`` on.
+
+    Parameters
+    ----------
+    x, w
+        As in :func:`output`.
+
+    Returns
+    -------
+    ndarray, shape (l, l)
+
+    Examples
+    --------
+    >>> hessian(1, [2, 3, 5])
+    array([[0., 5., 3.],
+           [5., 0., 2.],
+           [3., 2., 0.]])
+    """
+    w = _weights(w)
+    h = np.zeros((len(w), len(w)))
+    if len(w) > 1:
+        for i in range(len(w)):
+            h[i, np.arange(len(w)) != i] = gradient(x, np.delete(w, i))
+    return h
+
+
+def newton_step(x, w) -> np.ndarray:
+    r"""The weights after one full Newton step on the output: ``w - inv(hessian) @ gradient``.
+
+    Parameters
+    ----------
+    x : float
+        The input, not 0.
+    w : array_like, shape (l,)
+        At least two weights, none of them 0.
+
+    Returns
+    -------
+    ndarray, shape (l,)
+
+    Raises
+    ------
+    ValueError
+        If the Hessian is singular: fewer than two weights, or a factor that is 0.
+
+    Notes
+    -----
+    The step goes to the stationary point of the quadratic model, which is a saddle. Write
+    :math:`D=\operatorname{diag}(1/w_i)`; then :math:`g=\hat y D\mathbf 1` and
+    :math:`H=\hat y D(\mathbf 1\mathbf 1^\top-I)D`. Since
+    :math:`(\mathbf 1\mathbf 1^\top-I)\mathbf 1=(l-1)\mathbf 1`, the step is
+    :math:`H^{-1}g=w/(l-1)`: every weight loses the same share :math:`1/(l-1)`, whatever the weights.
+
+    Examples
+    --------
+    >>> newton_step(1, [2.0, 4.0, 6.0])
+    array([1., 2., 3.])
+    """
+    w = _weights(w)
+    if len(w) < 2 or x == 0 or not w.all():
+        raise ValueError(
+            "the Hessian of the chain is singular: it takes l >= 2 weights and no factor that is 0, "
+            f"got x = {x} and w = {w}"
+        )
+    return w - w / (len(w) - 1)
+
+
+def output_normalized(x, w, eps=1e-5) -> np.ndarray:
+    r"""The outputs of a batch, when ``h[l-1]`` is standardised before the last weight.
+
+    .. math:: h = x\,w_1\cdots w_{l-1}, \qquad
+              \hat y = w_l\,\frac{h-\bar h}{\sqrt{\operatorname{var}h+\epsilon}}
+
+    With ``eps = 0`` it is :math:`\pm w_l\hat x`: of the lower weights only the sign of their product
+    is left.
+
+    Parameters
+    ----------
+    x : array_like, shape (m,)
+        A batch of inputs, ``m >= 2``.
+    w : array_like, shape (l,)
+        One weight per layer.
+    eps : float
+        Added to the variance of ``h``.
+
+    Returns
+    -------
+    ndarray, shape (m,)
+
+    Examples
+    --------
+    >>> output_normalized([1.0, 3.0], [2.0, -50.0, 7.0], eps=0)
+    array([ 7., -7.])
+    """
+    w = _weights(w)
+    return w[-1] * standardize(_batch(x) * np.prod(w[:-1]), eps=eps)
+
+
+def gradient_normalized(x, w, eps=1e-5) -> np.ndarray:
+    r"""The gradient of each output of :func:`output_normalized` with respect to each weight.
+
+    Write :math:`p=w_1\cdots w_{l-1}` and :math:`v` for the variance of ``x``. The last weight sees
+    :math:`\hat h`. A lower one sees the chain's :math:`\hat y/w_i` times a factor that ``eps`` alone
+    keeps from 0:
+
+    .. math:: \frac{\partial\hat y}{\partial w_i}
+              = \frac{\hat y}{w_i}\,\frac{\epsilon}{p^2v+\epsilon} \qquad (i<l)
+
+    Parameters
+    ----------
+    x, w, eps
+        As in :func:`output_normalized`.
+
+    Returns
+    -------
+    ndarray, shape (l, m)
+
+    Examples
+    --------
+    >>> gradient_normalized([1.0, 3.0], [2.0, 5.0], eps=12)
+    array([[-0.9375,  0.9375],
+           [-0.5   ,  0.5   ]])
+    """
+    w, x = _weights(w), _batch(x)
+    p, centred = np.prod(w[:-1]), x - x.mean()
+    var = p**2 * np.mean(centred**2) + eps
+    lower = gradient(1.0, w[:-1]) if len(w) > 1 else np.zeros(0)
+    return np.vstack([
+        np.outer(w[-1] * lower * eps / var**1.5, centred),
+        p * centred / np.sqrt(var),
+    ])  # fmt: skip
+
+
+def _batch(x) -> np.ndarray:
+    x = np.asarray(x, dtype=float)
+    if x.ndim != 1 or x.size < 2:
+        raise ValueError(f"x must be a batch of at least two inputs, shape (m,), got shape {x.shape}")
+    return x
 
 
 def _weights(w) -> np.ndarray:
