@@ -205,14 +205,18 @@ class Widget(anywidget.AnyWidget):
         data = super()._repr_mimebundle_(**kwargs)
         if data is None:
             return None
+        views, metadata = data if isinstance(data, tuple) else (data, {})
+        return {**views, **self._still()}, metadata
+
+    def _still(self) -> dict[str, str]:
+        """The view that needs no JavaScript, by mime type; none where matplotlib is missing."""
         try:
             self._poster = self.poster()
         except ModuleNotFoundError as error:
             if error.name != "matplotlib":
                 raise
-            return data
-        bundle_, metadata = data if isinstance(data, tuple) else (data, {})
-        return {**bundle_, "image/svg+xml": self._poster}, metadata
+            return {}
+        return {"image/svg+xml": self._poster}
 
 
 def _short(value) -> str:

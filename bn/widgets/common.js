@@ -244,6 +244,7 @@ export function frame({ el, signal, title, height = 300, role = "img" }) {
   const live = h("p", { class: "bn-sr bn-live", "aria-live": "polite" });
   const root = h("section", { class: "bn-widget", "aria-labelledby": titleId },
     h("p", { class: "bn-title", id: titleId }, title), controls, svg, status, description, live);
+  el.classList.add("bn-host");
   el.replaceChildren(root);
   let timer;
   const describe = (text) => {
