@@ -217,6 +217,7 @@ def mount(page, widget, *, theme: str = "light", width: int | None = None) -> Sh
     if width:
         page.set_viewport_size({"width": width, "height": 900})
     page.set_content(PAGE)
+    page.wait_for_function("true")  # Playwright's own listeners come first, and are not counted
     page.evaluate(MODEL)
     page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
     page.evaluate("x => __mount(x)", {"esm": widget._esm, "css": widget._css,
