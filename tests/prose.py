@@ -332,7 +332,7 @@ def pages() -> list[Path]:
     found = [p for p in BOOK.rglob("*") if p.suffix in (".ipynb", ".md")]
     hidden = {"_build", ".ipynb_checkpoints", "_ext", "_static"}
     found = [p for p in found if not hidden & set(p.relative_to(BOOK).parts)]
-    return sorted(found) + [ROOT / "README.md"]
+    return [*sorted(found), ROOT / "README.md"]
 
 
 def chapters() -> list[Path]:

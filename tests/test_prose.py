@@ -228,7 +228,7 @@ def test_a_notebook_is_checked_at_the_point_of_each_cell(tmp_path):
 
 def test_a_cell_that_fails_is_named(tmp_path):
     path = notebook(tmp_path, ("py", "1 / 0"))
-    with pytest.raises(RuntimeError, match="drift.ipynb, cell 0 fails: ZeroDivisionError"):
+    with pytest.raises(RuntimeError, match=r"drift\.ipynb, cell 0 fails: ZeroDivisionError"):
         prose.check_page(path)
 
 
