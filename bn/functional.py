@@ -16,6 +16,7 @@ Covariate Shift*. ICML 2015, Algorithm 1. https://arxiv.org/abs/1502.03167
 from __future__ import annotations
 
 import math
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ def moments(x, axis=0) -> tuple[np.ndarray, np.ndarray]:
     axis = _axes(axis, x)
     if _count(x.shape, axis) == 0:
         raise ValueError(f"the mean of no values is undefined: x has shape {x.shape}, axis {axis}")
-    mean, var = _moments(_working(x), axis)
+    mean, var = _moments(x.astype(_working_dtype(x), copy=False), axis)
     return mean.squeeze(axis), var.squeeze(axis)
 
 
@@ -259,7 +260,8 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, axis=0, eps=1e-5) -> np.n
     var = _per_channel("var", var, x, axis)
     gamma = _per_channel("gamma", gamma, x, axis)
     beta = _per_channel("beta", beta, x, axis)
-    y = gamma * (_working(x) - mean) / np.sqrt(var + eps) + beta
+    _check_eps(eps)
+    y = gamma * (x - mean) / np.sqrt(var + eps) + beta
     return y.astype(x.dtype, copy=False)
 
 
@@ -315,8 +317,7 @@ def update_running(running, batch_value, momentum=0.1, *, m=None) -> np.ndarray:
     return (1 - momentum) * running + momentum * batch_value
 
 
-# What the functions above share. Inside, statistics keep the averaged axes with length 1
-# (keepdims), so that they broadcast against x whichever axes those are.
+# What the functions above share.
 
 
 def _floating(x, name="x") -> np.ndarray:
@@ -326,21 +327,27 @@ def _floating(x, name="x") -> np.ndarray:
     if not np.issubdtype(x.dtype, np.floating):
         raise TypeError(
             f"{name} must be floating point, got {x.dtype} of shape {x.shape}: "
-            f"convert it first, as in {name}.astype(np.float32)"
+            f"convert it first, as in np.asarray({name}, np.float32)"
         )
     return x
 
 
-def _working(x: np.ndarray) -> np.ndarray:
-    """x in the dtype to compute in: float16 has neither the range nor the digits for a variance."""
-    return x.astype(np.float32) if x.dtype == np.float16 else x
+def _working_dtype(x: np.ndarray) -> np.dtype:
+    """The dtype to compute in: float16 has neither the range nor the digits for a variance."""
+    return np.promote_types(x.dtype, np.float32)
 
 
 def _axes(axis, x: np.ndarray) -> tuple[int, ...]:
-    axes = range(x.ndim) if axis is None else np.atleast_1d(axis).tolist()
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = [operator.index(a) for a in axes]
     if any(not -x.ndim <= a < x.ndim for a in axes) or len({a % x.ndim for a in axes}) < len(axes):
         raise ValueError(f"axis {axis} does not name distinct axes of x, which has shape {x.shape}")
     return tuple(a % x.ndim for a in axes)
+
+
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"eps must not be negative, got {eps}")
 
 
 def _count(shape: tuple[int, ...], axis: tuple[int, ...]) -> int:
@@ -355,19 +362,26 @@ def _per_channel(name: str, value, x: np.ndarray, axis: tuple[int, ...]) -> np.n
             f"{name} must have shape {kept}, the axes of x {x.shape} that are not averaged over "
             f"(axis {axis}), got {value.shape}"
         )
-    return np.expand_dims(value.astype(_working(x[:0]).dtype, copy=False), axis)
+    return np.expand_dims(value.astype(_working_dtype(x), copy=False), axis)
+
+
+# In float32, NumPy adds along a strided axis one value at a time and loses digits with each.
+# Both keep the averaged axes with length 1, so that the result broadcasts against x.
 
 
 def _sum(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
-    # In float32, NumPy adds a strided axis one value at a time and loses digits with every one.
     wide = np.promote_types(x.dtype, np.float64)
     return x.sum(axis, dtype=wide, keepdims=True).astype(x.dtype, copy=False)
 
 
+def _mean(x: np.ndarray, axis: tuple[int, ...]) -> np.ndarray:
+    wide = np.promote_types(x.dtype, np.float64)
+    return x.mean(axis, dtype=wide, keepdims=True).astype(x.dtype, copy=False)
+
+
 def _moments(x: np.ndarray, axis: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    m = _count(x.shape, axis)
-    mean = _sum(x, axis) / m
-    return mean, _sum((x - mean) ** 2, axis) / m
+    mean = _mean(x, axis)
+    return mean, _mean((x - mean) ** 2, axis)
 
 
 def _standardize(x: np.ndarray, axis: tuple[int, ...], eps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -377,9 +391,10 @@ def _standardize(x: np.ndarray, axis: tuple[int, ...], eps: float) -> tuple[np.n
             f"expected more than 1 value per channel, got x of shape {x.shape} averaged over axis "
             f"{axis}: use a larger batch, or batch_norm_inference"
         )
-    x = _working(x)
-    if m == 0:  # nothing to normalise, as in torch
-        return x.copy(), np.ones([1 if a in axis else n for a, n in enumerate(x.shape)], x.dtype)
+    _check_eps(eps)
+    x = x.astype(_working_dtype(x), copy=False)
+    if m == 0:  # nothing to normalise
+        return x.copy(), np.ones([1] * x.ndim, x.dtype)
     mean, var = _moments(x, axis)
     sigma = np.sqrt(var + eps)
     return (x - mean) / sigma, sigma
