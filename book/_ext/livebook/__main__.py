@@ -1,0 +1,33 @@
+"""Build or serve the book: ``python -m livebook build | serve | colab FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from . import build, colab
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="livebook", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="build the site into _build/html")
+    serve = commands.add_parser("serve", help="serve the site, build it anew on every change")
+    serve.add_argument("--port", type=int, default=8000)
+    colab_parser = commands.add_parser("colab", help="write the notebooks for Colab")
+    colab_parser.add_argument("folder", type=Path, help="a copy of the repository, changed in place")
+    colab_parser.add_argument("--repository", required=True, help="the repository's address")
+    arguments = parser.parse_args()
+    if arguments.command == "build":
+        return build.build(ROOT)
+    if arguments.command == "serve":
+        return build.serve(ROOT, arguments.port)
+    colab.write(arguments.folder, arguments.repository)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
