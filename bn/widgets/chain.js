@@ -7,7 +7,7 @@ const LEFT = 74, RIGHT = 472, TOP = 34, BOTTOM = 226, ROW = 30, ROWS = 312, BARS
 const BIG = 1e300; // what is larger is drawn as large as this
 
 const held = (v) => Math.max(-BIG, Math.min(BIG, v));
-const kind = (k) => ["bn-muted", "bn-with", "bn-accent"][k] ?? "bn-without";
+const kind = (k) => ["bn-muted", "bn-third", "bn-accent"][k] ?? "bn-without";
 
 // The ticks that have room: 0 first, then those far enough from every tick kept so far.
 function roomy(scale, n, gap) {
@@ -43,7 +43,7 @@ function render({ model, el, signal }) {
   );
   f.svg.after(legend([
     { label: "order 0: the old output", color: "muted", shape: "square" },
-    { label: "1: the gradient's promise", color: "with", shape: "square" },
+    { label: "1: the gradient's promise", color: "third", shape: "square" },
     { label: "2: pairs", color: "accent", shape: "square" },
     { label: "3 and more", color: "without", shape: "square" },
   ]));
@@ -63,7 +63,7 @@ function render({ model, el, signal }) {
     const marks = r.contributions.map((_, k) => k).filter((k) => k % every === 0);
 
     // before, promised, delivered on one line
-    const rows = [["before", r.y, "bn-muted"], ["promised", r.promised, "bn-with"], ["delivered", r.delivered, "bn-without"]];
+    const rows = [["before", r.y, "bn-muted"], ["promised", r.promised, "bn-third"], ["delivered", r.delivered, "bn-without"]];
     const Z = symlog(ends([...rows.map(([, v]) => held(v)), ...(r.within ?? [])], small), [BARS, RIGHT - 6], { linear: small });
     const low = ROWS + 3 * ROW + 2;
 
@@ -74,7 +74,7 @@ function render({ model, el, signal }) {
       line([LEFT, RIGHT], [zero, zero], { class: "bn-rule" }),
       axis(X, { side: "bottom", at: BOTTOM + 8, values: marks, format: String, label: "order k of the learning rate" }),
       axis(Z, { side: "bottom", at: low, label: "output", values: roomy(Z, 4, 64), grid: [ROWS - 6, low] }),
-      ...(r.within ? [s("rect", { class: "bn-band bn-third", x: Z(r.within[0]) - 2, width: Z(r.within[1]) - Z(r.within[0]) + 4,
+      ...(r.within ? [s("rect", { class: "bn-band bn-muted", x: Z(r.within[0]) - 2, width: Z(r.within[1]) - Z(r.within[0]) + 4,
         y: ROWS + 2 * ROW - 3, height: ROW })] : []),
       ...rows.flatMap(([name, v, color], i) => {
         const y = ROWS + i * ROW, p = Z(held(v)), origin = Z(0);

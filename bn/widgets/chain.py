@@ -111,7 +111,7 @@ class Chain(Widget):
         small = 10.0 ** np.floor(np.log10(abs(y) or 1.0) - 3)
         orders = np.clip(self.contributions, -1e300, 1e300)
         rows = {"before": y, "promised": self.promised, "delivered": self.delivered}
-        colors = [COLORS[c] for c in ("muted", "with", "accent", "without")]
+        colors = [COLORS[c] for c in ("muted", "third", "accent", "without")]
         top, bottom = figure.subplots(2, 1, height_ratios=[3, 1.3])
         top.bar(range(len(orders)), orders, color=[colors[min(k, 3)] for k in range(len(orders))])
         top.set_yscale("symlog", linthresh=small)
