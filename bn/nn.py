@@ -5,9 +5,11 @@ them; inference uses running averages of those statistics. Autograd differentiat
 operations below, to any order.
 
 What can be seen from outside follows ``torch.nn``: arguments, names of parameters and buffers,
-``state_dict`` in both directions, results, kinds of errors. Three things differ. A call that fails
+``state_dict`` in both directions, results, kinds of errors. Four things differ. A call that fails
 changes no buffer. ``eps=0`` is allowed. An empty batch must still have the right number of channels
-and a floating dtype.
+and a floating dtype. The gradient of a call in ``eval`` mode stays right if a call in training moves
+the running statistics before ``backward``
+(`pytorch#13402 <https://github.com/pytorch/pytorch/issues/13402>`_).
 """
 
 from __future__ import annotations
