@@ -223,8 +223,8 @@ def bounds(y, delta) -> tuple[float, float]:
         return -float(delta), -float(delta)
     if not delta / y <= 2:  # also refuses nan
         raise ValueError(
-            f"no bound holds for delta / y = {delta / y:g} (y = {y:g}, delta = {delta:g}): "
-            "ask for delta with delta / y <= 2"
+            f"no bound is known for delta / y = {delta / y:g} (y = {y:g}, delta = {delta:g}): "
+            "choose a delta with delta / y <= 2"
         )
     lower, upper = sorted([float(y - delta), float(y * np.exp(-delta / y))])
     return lower, upper
