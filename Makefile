@@ -3,10 +3,10 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 LIVEBOOK := PYTHONPATH=book/_ext $(BIN)/python -m livebook
 
-.PHONY: help book test serve lab run bench lint clean ready
+.PHONY: help book test serve lab run bench lint clean ready links
 .DEFAULT_GOAL := help
 
-help: ## list these commands
+help: # list the commands below
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ready: # make .venv and install what is pinned, unless that is done
@@ -36,3 +36,6 @@ lint: ready ## check style and spelling
 clean: ## remove what was built, but not .venv, data or records
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+links: ready # check every external link (needs the network; the weekly workflow runs it)
+	@$(BIN)/jupyter-book build . --builder linkcheck
