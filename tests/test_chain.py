@@ -57,6 +57,7 @@ def test_output_and_gradient_are_exact_to_rounding(x, w):
     assert_allclose(chain.gradient(x, w), floats(exact_gradient(x, w)), rtol=1e-14)
 
 
+@settings(deadline=None)
 @given(WEIGHTS, CHAINS, st.data())
 def test_the_gradient_is_right_where_weights_are_zero(x, w, data):
     for i in data.draw(st.sets(st.integers(0, len(w) - 1), min_size=1, max_size=2)):
@@ -262,6 +263,7 @@ def test_what_is_too_large_is_infinite_and_not_wrong():
         assert chain.step_exact(1, [1.2] * 5000, 0.002) in (np.inf, -np.inf)
 
 
+@settings(deadline=None)
 @given(WEIGHTS, CHAINS, st.floats(1e-4, 1))
 def test_nothing_given_is_changed(x, w, eta):
     w = np.array(w)
