@@ -18,7 +18,9 @@ def main() -> int:
     serve = commands.add_parser("serve", help="serve the site, build it anew on every change")
     serve.add_argument("--port", type=int, default=8000)
     colab_parser = commands.add_parser("colab", help="write the notebooks for Colab")
-    colab_parser.add_argument("folder", type=Path, help="a copy of the repository, changed in place")
+    colab_parser.add_argument(
+        "folder", type=Path, help="a copy of the repository, changed in place"
+    )
     colab_parser.add_argument("--repository", required=True, help="the repository's address")
     arguments = parser.parse_args()
     if arguments.command == "build":

@@ -81,7 +81,9 @@ def serve(root: Path, port: int) -> int:
             while True:
                 seen = changed_at(root)
                 build(root)
-                print(f"Serving http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+                print(
+                    f"Serving http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True
+                )
                 while changed_at(root) <= seen:
                     time.sleep(SECOND)
         except KeyboardInterrupt:

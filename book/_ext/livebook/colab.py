@@ -11,11 +11,11 @@ from pathlib import Path
 
 import nbformat
 
-SETUP = '''\
+SETUP = """\
 # Set up Colab: install bn and fetch the files beside this chapter (about a minute).
 %pip install --quiet "bn[book] @ git+{repository}"
 !git clone --quiet --depth 1 {repository} /content/course 2>/dev/null || git -C /content/course pull --quiet
-%cd -q /content/course/{folder}'''
+%cd -q /content/course/{folder}"""
 
 
 def with_setup(notebook: nbformat.NotebookNode, folder: str, repository: str) -> None:

@@ -1,4 +1,4 @@
-"""Drawings for both themes, with a text alternative.
+"""Drawings for both themes, with a text alternative; captions, takeaways and folds.
 
 The book's matplotlib style (``bn/bn.mplstyle``) draws on white with one ink and one palette. A
 drawing's dark twin is the same SVG with those colours exchanged; the theme shows one of the two.
@@ -8,12 +8,15 @@ The text alternative of a figure without one of its own is its caption, the para
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
 from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.writers.html5 import HTML5Translator
 
 # Light to dark: paper, ink and grid, then the palette of bn.plots.COLORS.
 DARK = {
@@ -30,6 +33,7 @@ DARK = {
 }
 _COLOUR = re.compile("|".join(DARK), re.I)
 CAPTION = re.compile(r"^Figure\b[\s\d.]*:\s*")
+TAKEAWAY = re.compile(r"^Takeaway\b")
 
 
 def darken(svg: str) -> str:
@@ -68,6 +72,9 @@ def describe(app: Sphinx, doctree: nodes.document) -> None:
                 image = None
         elif isinstance(node, nodes.section):
             image = None  # a caption speaks of a figure of its own section
+        elif isinstance(node, nodes.paragraph) and TAKEAWAY.match(node.astext()):
+            if isinstance(node[0], nodes.strong):
+                node["classes"].append("bn-takeaway")
 
 
 class DarkTwins(SphinxPostTransform):
@@ -97,16 +104,28 @@ class DarkTwins(SphinxPostTransform):
 class SolutionPrompts(SphinxPostTransform):
     """Call a folded solution a solution."""
 
-    default_priority = 301  # after MyST-NB has folded the cells
+    default_priority = 198  # before MyST-NB folds the cells
+    formats = ("html",)
 
     def run(self, **kwargs: object) -> None:
         for node in self.document.findall(nodes.container):
-            if "tag_solution" in node["classes"]:
-                for folded in node.findall(lambda n: "prompt_show" in getattr(n, "attributes", {})):
-                    folded["prompt_show"], folded["prompt_hide"] = "Solution", "Solution"
+            if "tag_solution" in node["classes"] and node.get("hide_mode"):
+                node["prompt_show"] = "Solution"
+
+
+def open_fold(translator: HTML5Translator, node: HideCodeCellNode) -> None:
+    """Write MyST-NB's fold as a plain one, whose name is what it says."""
+    classes = " ".join(node["classes"])
+    name = html.escape(node["prompt_show"])
+    translator.body.append(f'<details class="hide {classes}"><summary>{name}</summary>\n')
+
+
+def close_fold(translator: HTML5Translator, node: HideCodeCellNode) -> None:
+    translator.body.append("</details>\n")
 
 
 def setup(app: Sphinx) -> None:
     app.connect("doctree-read", describe)
     app.add_post_transform(DarkTwins)
     app.add_post_transform(SolutionPrompts)
+    app.add_node(HideCodeCellNode, override=True, html=(open_fold, close_fold))
