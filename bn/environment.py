@@ -109,7 +109,7 @@ def _mnist() -> tuple[bool, str]:
     how = (
         "BN_DATA_DIR names this folder: put the files into it, or unset BN_DATA_DIR"
         if "BN_DATA_DIR" in os.environ
-        else "bn data fetches them (11 MB); without a network, set BN_DATA_DIR to a folder "
+        else "bn data fetches them (12 MB); without a network, set BN_DATA_DIR to a folder "
         "that holds them"
     )
     return False, f"{first}\nlooked for in {folder}\n{how}"

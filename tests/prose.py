@@ -2,7 +2,8 @@
 
 In Markdown a computed number is followed at once by an HTML comment that holds an expression,
 ``0.9047<!--= chain.step_exact(1, w, .002) -->``; no reader sees it, in Jupyter, on Colab or on
-the site. Behind the closing dollar of a formula it binds the formula's last number. When the
+the site. Behind the closing dollar of a formula it binds the formula's last number; inside displayed
+maths it stands in a TeX comment at the end of a line, ``\\ldots % <!--= value -->``. When the
 expression gives k values it binds the last k numbers in front of it (a row of a table, a vector).
 The expression is evaluated in the namespace of the notebook at that point (a name that a later
 cell defines: at the end), and compared after rounding to the digits that are printed.
@@ -45,7 +46,13 @@ _NUMBER = re.compile(
     re.X,
 )
 _BINDING = re.compile(r"<!--=(.*?)-->", re.S)
-_CLOSERS = re.compile(r"(?:\s|\\?%|\*|_|&|\\\\|\\end\{\w+\*?\}|\)|\]|\})*$")
+_LIST = r"[-−]?[\d.]+(?:,?(?:\\[ ,;]|\s)*[-−]?[\d.]+)*"
+_SETTING = (  # \eta = 0.002, w_1 = 1.1, \gamma = (1.5, 1, 0.5): but not \hat x = …
+    r"(?<!hat )(?<!hat\{)(?<![\\A-Za-z])"
+    r"(?:\\(?:eta|epsilon|varepsilon|delta|gamma|beta|lambda|alpha)|[xwpm])(?:_(?:\w|\{\w+\}))?"
+    rf"\s*=\s*(?:\({_LIST}\)|[-−]?[\d.]+)(?![\d.]|\s*(?:\\times|\\cdot|[-+/^]))"
+)
+_CLOSERS = re.compile(r"(?:\s|…|\\l?dots|\\?%|\*|_|&|\\\\|\\end\{\w+\*?\}|\)|\]|\})*$")
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,18 @@ class Number:
     unit: Fraction
     start: int
     end: int
+    cut: bool = False
 
     def agrees(self, value) -> bool:
-        """Does `value`, rounded to the printed digits, read like this? A tie may go either way."""
-        slack = Fraction(1, 2) + Fraction(1, 10**9)
-        return abs(Fraction(value) - self.value) <= self.unit * slack
+        """Does `value`, rounded to the printed digits, read like this? A tie may go either way.
+
+        A number that goes on in dots, 333.33…, is cut, not rounded.
+        """
+        slack = self.unit * Fraction(1, 10**9)
+        if self.cut:
+            beyond = (Fraction(value) - self.value) * (-1 if self.text[0] in "-−" else 1)
+            return -slack <= beyond < self.unit + slack
+        return abs(Fraction(value) - self.value) <= self.unit / 2 + slack
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,9 @@ def numbers(text: str, offset: int = 0) -> list[Number]:
         scale = Fraction(10) ** exponent
         unit = scale / 10 ** len(digits.partition(".")[2])
         value = sign * Fraction(digits if digits[0] != "." else "0" + digits) * scale
-        found.append(Number(match[0], value, unit, offset + match.start(), offset + match.end()))
+        cut = re.match(r"…|\.\.\.|\s*\\l?dots", text[match.end() :]) is not None
+        start, end = offset + match.start(), offset + match.end()
+        found.append(Number(match[0], value, unit, start, end, cut))
     return found
 
 
@@ -166,16 +182,15 @@ def unbound(text: str, covered: set[int] = frozenset()) -> list[str]:
     """The decimal numbers of a chapter's prose that no binding vouches for.
 
     `covered` holds the positions of the numbers that are bound. Free are code, links, headings,
-    numbers of versions and sections, and a formula that only sets a symbol, such as
-    ``$\\eta = 0.002$``. Anything else is bound, a constant to itself: ``0.1<!--= 0.1 -->``.
+    numbers of versions and sections, and the settings of a symbol in a formula, such as
+    ``\\eta = 0.002`` or ``\\gamma = (1.5, 1)``. Anything else is bound, a constant to itself: ``0.1<!--= 0.1 -->``.
     """
     text = without_code(text)
     text = _blanked(r"<!--.*?-->", text, re.S)
     text = _blanked(r"!?\[[^\]]*\]\([^)]*\)|<https?:[^>]*>|https?://\S+", text)
     text = _blanked(r"^#{1,6} .*$", text, re.M)
     text = _blanked(r"</?[A-Za-z][^>]*>", text)
-    symbol = r"\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?"
-    text = _blanked(rf"(?<!\$)\$\s*{symbol}\s*=\s*[-−]?[\d.]+\s*\$(?!\$)", text)
+    text = re.sub(r"(?s)\$.+?\$", lambda m: _blanked(_SETTING, m[0]), text.replace("$$", "$ "))
     naming = (
         r"(?:Python|PyTorch|NumPy|[Vv]ersions?|BY|§+|"
         r"[Ss]ections?|[Ff]ig(?:ure|\.)s?|[Tt]ables?|[Tt]h(?:eorem|m\.?)|[Dd]efinition|"
@@ -290,9 +305,11 @@ def check_page(path: Path) -> Page:
         namespace = {"np": np, "bn": bn}
         return check_text(path.read_text(encoding="utf-8"), namespace, path)
 
+    from IPython.display import display  # IPython has it built in
+
     import bn.exercises
 
-    page, namespace, texts = Page(path), {"__name__": "__main__"}, []
+    page, namespace, texts = Page(path), {"__name__": "__main__", "display": display}, []
     original = bn.exercises.check
     with _in(path.parent):
         try:
