@@ -20,19 +20,15 @@ def documents() -> list[str]:
 
 
 PAGES = [f"{document}.html" for document in documents()]
-# Where MathJax, the widgets and their first drawings are done.
-SETTLED = (
-    """() => document.readyState === 'complete'
-  && document.documentElement.dataset.widgets !== undefined | !document.querySelector('script[type="%s"]')
-  && (!window.MathJax?.startup?.promise || window.__typeset)"""
-    % VIEW
-)
-WAIT_FOR_MATHJAX = """
+# Set on a page when its figures have drawn and its maths is set.
+SETTLE = """
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
-  window.__typeset = true;
+  while (document.querySelector(`script[type="VIEW"]`) && !document.documentElement.dataset.widgets)
+    await new Promise((done) => setTimeout(done, 20));
+  window.__settled = true;
 });
-"""
+""".replace("VIEW", VIEW)
 
 
 class Visit:
@@ -55,9 +51,9 @@ class Visit:
             self.complaints.append(f"{message.type}: {message.text}")
 
     def open(self, url: str) -> Visit:
-        self.page.add_init_script(WAIT_FOR_MATHJAX)
+        self.page.add_init_script(SETTLE)
         self.page.goto(url)
-        self.page.wait_for_function(SETTLED)
+        self.page.wait_for_function("window.__settled")
         return self
 
     def scroll_through(self) -> None:

@@ -42,9 +42,8 @@ def test_internal_links_resolve(path, site):
         file = (page.parent / unquote(url.path)).resolve() if url.path else page
         if not file.is_file():
             broken.append(target)
-        elif url.fragment and file.suffix == ".html":
-            if unquote(url.fragment) not in read(file).anchors:
-                broken.append(target)
+        elif file.suffix == ".html" and url.fragment:
+            broken += [target] if unquote(url.fragment) not in read(file).anchors else []
     assert not broken
 
 

@@ -33,7 +33,6 @@ DARK = {
 }
 _COLOUR = re.compile("|".join(DARK), re.I)
 CAPTION = re.compile(r"^Figure\b[\s\d.]*:\s*")
-TAKEAWAY = re.compile(r"^Takeaway\b")
 
 
 def darken(svg: str) -> str:
@@ -59,6 +58,16 @@ def is_caption(node: nodes.Node) -> bool:
     )
 
 
+def is_takeaway(node: nodes.Node) -> bool:
+    """Tell whether a paragraph begins with a bold 'Takeaway'."""
+    return (
+        isinstance(node, nodes.paragraph)
+        and bool(node.children)
+        and isinstance(node[0], nodes.strong)
+        and node.astext().startswith("Takeaway")
+    )
+
+
 def describe(app: Sphinx, doctree: nodes.document) -> None:
     """Mark captions; give an image that has no text alternative the words of its caption."""
     image: nodes.image | None = None
@@ -72,9 +81,8 @@ def describe(app: Sphinx, doctree: nodes.document) -> None:
                 image = None
         elif isinstance(node, nodes.section):
             image = None  # a caption speaks of a figure of its own section
-        elif isinstance(node, nodes.paragraph) and TAKEAWAY.match(node.astext()):
-            if isinstance(node[0], nodes.strong):
-                node["classes"].append("bn-takeaway")
+        elif is_takeaway(node):
+            node["classes"].append("bn-takeaway")
 
 
 class DarkTwins(SphinxPostTransform):
