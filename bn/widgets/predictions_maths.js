@@ -2,32 +2,30 @@
 
 const GREYS = "0123456789abcdefg"; // one character a pixel: 0 is paper, g (sixteen) is full ink
 
-/** The ink of image `index`, row by row, each between 0 and 1. */
-export function pixels(images, index, size) {
-  const area = size * size;
+// The ink of one image, row by row, each between 0 and 1.
+export function ink(images, index, side) {
+  const area = side * side;
   return [...images.slice(index * area, (index + 1) * area)].map((c) => GREYS.indexOf(c) / 16);
 }
 
-/** Which images a filter keeps, in the order in which the table shows them. */
-export function choose(labels, net, { truth, predicted, outcome, order }, other = null) {
-  const kept = labels.map((_, i) => i).filter((i) => {
-    const right = net.predicted[i] === labels[i];
-    return (
-      (truth < 0 || labels[i] === truth) &&
-      (predicted < 0 || net.predicted[i] === predicted) &&
-      (outcome === "all" ||
-        (outcome === "right" && right) ||
-        (outcome === "wrong" && !right) ||
-        (outcome === "only" && !right && other !== null && other.predicted[i] === labels[i]))
-    );
-  });
+// Which images the filters keep, in the order of the table. `other`: the second net, or null.
+export function choose(labels, said, other, { truth, predicted, outcome, order }) {
+  const right = (net, i) => net.predicted[i] === labels[i];
+  const fits = {
+    all: () => true,
+    right: (i) => right(said, i),
+    wrong: (i) => !right(said, i),
+    only: (i) => !right(said, i) && other !== null && right(other, i),
+  }[outcome];
   const sign = order === "rising" ? 1 : -1;
-  return kept.sort((i, j) => sign * (net.confidence[i] - net.confidence[j]) || i - j);
+  return labels.map((_, i) => i)
+    .filter((i) => (truth < 0 || labels[i] === truth) && (predicted < 0 || said.predicted[i] === predicted) && fits(i))
+    .sort((i, j) => sign * (said.confidence[i] - said.confidence[j]) || i - j);
 }
 
-/** How many images of each true class (row) were given each predicted class (column). */
+// How many images of each class (row) the net gave each class (column).
 export function confusion(labels, predicted, classes) {
   const table = Array.from({ length: classes }, () => new Array(classes).fill(0));
-  labels.forEach((label, i) => (table[label][predicted[i]] += 1));
+  labels.forEach((label, i) => { table[label][predicted[i]] += 1; });
   return table;
 }

@@ -1,24 +1,23 @@
 // What the replay computes: no page, no model, so that a test can run it alone.
 
-/** Mean, smallest and largest value over seeds, epoch by epoch. `seeds[s][e]` is one run's value. */
+// Mean, smallest and largest over seeds, epoch by epoch, of seeds[seed][epoch].
 export function band(seeds) {
-  return seeds[0].map((_, e) => {
-    const values = seeds.map((run) => run[e]);
-    return {
-      mean: values.reduce((a, b) => a + b, 0) / values.length,
-      low: Math.min(...values),
-      high: Math.max(...values),
-    };
-  });
+  const columns = seeds[0].map((_, e) => seeds.map((run) => run[e]));
+  return {
+    mean: columns.map((c) => c.reduce((a, b) => a + b, 0) / c.length),
+    low: columns.map((c) => Math.min(...c)),
+    high: columns.map((c) => Math.max(...c)),
+  };
 }
 
-/** Bars of a histogram with area one: `[{ left, right, height }]` for equal bins over `edges`. */
+// Heights of a histogram of equal bins over [low, high], with area one.
 export function density(counts, [low, high]) {
-  const width = (high - low) / counts.length;
-  const total = counts.reduce((a, b) => a + b, 0) || 1;
-  return counts.map((count, i) => ({
-    left: low + i * width,
-    right: low + (i + 1) * width,
-    height: count / (total * width),
-  }));
+  const total = Math.max(1, counts.reduce((a, b) => a + b, 0));
+  return counts.map((c) => c / ((total * (high - low)) / counts.length));
+}
+
+// One axis for a layer, so that epochs and arms compare: the ends of all its histograms.
+export function reach(layer) {
+  const ends = ["without", "with"].flatMap((arm) => layer[arm].edges);
+  return [Math.min(...ends.map((e) => e[0])), Math.max(...ends.map((e) => e[1]))];
 }
