@@ -36,6 +36,9 @@ def write(path: str | os.PathLike, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -60,12 +63,23 @@ def load(path: str | os.PathLike | None, model, optimizer) -> list[dict]:
     -------
     list of dict
         Empty, and nothing is loaded, without a path or without a file.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or is of another network.
     """
     if path is None or not Path(path).exists():
         return []
     import torch
 
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["history"]
+    try:
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["history"]
+    except Exception as error:  # torch raises half a dozen kinds
+        raise ValueError(
+            f"{path} cannot be resumed from: it is damaged, or of another network "
+            f"({type(error).__name__}). Delete it to begin anew."
+        ) from error

@@ -262,13 +262,12 @@ def _brief(error: Exception) -> str:
 
 
 def _error(path: Path, problems: dict[str, str], why: str = "") -> DataError:
-    where = (
-        "the folder that BN_DATA_DIR names"
-        if "BN_DATA_DIR" in os.environ
-        else "the cache; or into any folder, and set BN_DATA_DIR to it"
-    )
-    lines = ["MNIST cannot be loaded.", why, *(f"  {n} {p}" for n, p in problems.items())]
-    lines += [f"Put these files into {path} ({where}):"]
-    lines += [f"  {name}  SHA-256 {FILES[name]}" for name in problems]
-    lines += ["They are to be had at:", *(f"  {mirror}" for mirror in MIRRORS)]
+    own = "BN_DATA_DIR" in os.environ
+    where = "the folder that BN_DATA_DIR names" if own else "the cache"
+    lines = [f"MNIST cannot be loaded from {path} ({where}).", why]
+    for name, problem in problems.items():
+        lines += [f"  {name} {problem}", f"    the official one has SHA-256 {FILES[name]}"]
+    other = "" if own else ", or into any folder and set BN_DATA_DIR to it"
+    lines += [f"Put these files there{other}. They are to be had at:"]
+    lines += [f"  {mirror}" for mirror in MIRRORS]
     return DataError("\n".join(line for line in lines if line))

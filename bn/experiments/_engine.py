@@ -302,7 +302,10 @@ def verify(
         note = {"code": code_hash(experiment), "seed": seed, "epochs": epochs}
         record["verified"] = [*record["verified"], note]
         results.save(record, Path(folder or results.FOLDER) / f"{experiment.name}.json")
-    return differences, circumstances(experiment, record)
+    changed = circumstances(experiment, record)
+    if data.digest(_dataset(experiment.data)) != record["data"]["sha256"]:
+        changed.append("the data are not the same")
+    return differences, changed
 
 
 def circumstances(experiment: Experiment, record: dict) -> list[str]:
@@ -313,9 +316,6 @@ def circumstances(experiment: Experiment, record: dict) -> list[str]:
         changed.append("the code that determines the numbers has changed")
     if experiment.config != record["config"]:
         changed.append(f"the configuration was {record['config']}, is {experiment.config}")
-    with contextlib.suppress(data.DataError):
-        if data.digest(_dataset(experiment.data)) != record["data"]["sha256"]:
-            changed.append("the data are not the same")
     for place, now in (("versions", versions()), ("hardware", hardware())):
         changed += [
             f"{key} was {then}, is {now.get(key)}"
