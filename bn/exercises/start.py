@@ -8,6 +8,7 @@ from . import Exercise
 
 
 def centre(x):
+    """Subtract the mean."""
     return x - x.mean()
 
 
