@@ -348,6 +348,7 @@ def test_nan_and_infinity_stay_in_their_channel_as_in_torch(bad):
     assert_allclose(y, ty.numpy(), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("shape", "axis"), [((0, 3), 0), ((0, 3, 4), (0, 2)), ((2, 3, 0), (0, 2))])
 def test_an_empty_batch_passes_through_as_in_torch(shape, axis):
     y, cache = batch_norm(np.empty(shape), np.ones(3), np.zeros(3), axis=axis, eps=0)
