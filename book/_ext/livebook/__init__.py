@@ -9,6 +9,7 @@ without a kernel, served or opened from disk. One module holds one idea:
   without JavaScript; ``static_host.js`` brings it to life;
 - ``figures``: a drawing has a twin for the dark theme and a text alternative;
 - ``repository``: links to the source and to Colab, if the repository is known;
+- ``api``: the docstrings of a module are part of one page;
 - ``checks``: what would be broken for a reader fails the build.
 """
 
@@ -19,12 +20,12 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from . import assets, cache, checks, figures, repository, widgets
+from . import api, assets, cache, checks, figures, repository, widgets
 
 
 def setup(app: Sphinx) -> dict:
     """Register every part with Sphinx."""
-    for part in (assets, cache, figures, widgets, repository, checks):
+    for part in (api, assets, cache, figures, widgets, repository, checks):
         part.setup(app)
     # a change of the extension builds every page anew
     sources = sorted(Path(__file__).parent.glob("*.*"))

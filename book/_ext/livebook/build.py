@@ -43,7 +43,9 @@ def build(root: Path) -> int:
     with FileLock(output / ".lock"):
         book = Path(sys.executable).with_name("jupyter-book")
         command = [str(book), "build", ".", "-W", "-n", "--keep-going"]
-        environment = os.environ | {"JUPYTER_PLATFORM_DIRS": "1",
+        # one thread: sums are added in the same order everywhere, and kernels do not wait for
+        # each other's threads
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_PLATFORM_DIRS": "1",
                                     "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
         status = subprocess.run(command, cwd=root, env=environment, check=False).returncode
         if status:
