@@ -67,7 +67,7 @@ class Chain(Widget):
     x = traitlets.Float(1.0, min=-2.0, max=2.0, help="the input").tag(sync=True)
     eta = traitlets.Float(0.002, min=0.0, max=1.0, help="fixed learning rate").tag(sync=True)
     normalised = traitlets.Bool(False, help="use eta = delta / (g @ g)").tag(sync=True)
-    share = traitlets.Float(0.5, min=0.0, max=2.0, help="delta / |output|").tag(sync=True)
+    share = traitlets.Float(0.5, min=0.0, max=2.0, help="delta as a share of the size of the output").tag(sync=True)
 
     @property
     def w(self) -> np.ndarray:
