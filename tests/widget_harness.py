@@ -209,7 +209,9 @@ class Shown:
 def state_of(widget) -> dict:
     """The synced state as JSON would carry it (binary traits do not come along)."""
     state = widget.get_state()
-    return json.loads(json.dumps({k: v for k, v in state.items() if k not in ("_esm", "_css", "layout")}))
+    return json.loads(
+        json.dumps({k: v for k, v in state.items() if k not in ("_esm", "_css", "layout")})
+    )
 
 
 def mount(page, widget, *, theme: str = "light", width: int | None = None) -> Shown:
@@ -223,7 +225,9 @@ def mount(page, widget, *, theme: str = "light", width: int | None = None) -> Sh
     page.evaluate("x => __mount(x)", {"esm": widget._esm, "css": widget._css,
                                       "state": state_of(widget)})  # fmt: skip
     shown = Shown(page, type(widget)._name)
-    page.wait_for_function("document.querySelector('#here .bn-description')?.textContent.length > 0")
+    page.wait_for_function(
+        "document.querySelector('#here .bn-description')?.textContent.length > 0"
+    )
     shown.settle()
     return shown
 
@@ -252,7 +256,11 @@ def _unmark(value):
         return {k: _unmark(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_unmark(v) for v in value]
-    return {"@NaN": math.nan, "@Inf": math.inf, "@-Inf": -math.inf}.get(value, value) if isinstance(value, str) else value
+    return (
+        {"@NaN": math.nan, "@Inf": math.inf, "@-Inf": -math.inf}.get(value, value)
+        if isinstance(value, str)
+        else value
+    )
 
 
 def evaluate(page, module: str, function: str, cases, folder: Path = _base.HERE) -> list:

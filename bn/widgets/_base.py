@@ -194,7 +194,9 @@ class Widget(anywidget.AnyWidget):
 
     def draw(self, figure) -> None:
         """Draw the widget's present state into a matplotlib figure. Subclasses do."""
-        raise NotImplementedError(f"{type(self).__name__} draws no picture: write draw(self, figure)")
+        raise NotImplementedError(
+            f"{type(self).__name__} draws no picture: write draw(self, figure)"
+        )
 
     def poster(self) -> str:
         """Return an SVG picture of the present state, with a title and a description."""
@@ -251,7 +253,11 @@ def picture(draw, title: str, description: str, size=(6.4, 4.0)) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": title, "svg.fonttype": "none", "figure.constrained_layout.use": True}
+    settings = {
+        "svg.hashsalt": title,
+        "svg.fonttype": "none",
+        "figure.constrained_layout.use": True,
+    }
     text = io.StringIO()
     with matplotlib.rc_context(fname=HERE.parent / "bn.mplstyle"):
         matplotlib.rcParams.update(settings)

@@ -62,14 +62,15 @@ function render({ model, el, signal }) {
     const root = h("fieldset", { class: "bn-question" },
       h("legend", { id: `${name}-${n}-legend` }, h("span", { class: "bn-number" }, `${n + 1}. `), nodes(q.prompt),
         q.multiple ? h("span", { class: "bn-many" }, " Choose all that hold.") : null),
-      q.options.map((o, i) => h("div", { class: "bn-option" },
-        h("label", { for: inputs[i].id }, inputs[i], h("span", null, nodes(o.text))), notes[i])),
+      q.order.map((i) => h("div", { class: "bn-option" },
+        h("label", { for: inputs[i].id }, inputs[i], h("span", null, nodes(q.options[i].text))), notes[i])),
       h("div", { class: "bn-buttons" }, check, verdict));
     return { q, inputs, marks, notes, verdict, check, root };
   });
 
   const chosen = ({ inputs }) => inputs.flatMap((input, i) => (input.checked ? [i] : []));
 
+  // `picked` counts options as the file does; `order` is how they stand on the page.
   // Show what is known about one question: nothing, or the verdict on what was picked.
   function show(n, picked) {
     const { q, inputs, marks, notes, verdict, root } = parts[n];
@@ -102,7 +103,7 @@ function render({ model, el, signal }) {
     const mine = chosen(parts[n]);
     if (!mine.length) {
       parts[n].verdict.textContent = "Choose an answer first.";
-      parts[n].inputs[0].focus();
+      parts[n].inputs[questions[n].order[0]].focus();
       return;
     }
     keep({ ...model.get("picked"), [questions[n].id]: mine });
@@ -141,7 +142,7 @@ function render({ model, el, signal }) {
     keepQuiz(id, null);
     load({});
     keep({});
-    parts[0].inputs[0].focus();
+    parts[0].inputs[questions[0].order[0]].focus();
   }, { signal, hidden: true });
 
   // Put answers on the page without checking storage.

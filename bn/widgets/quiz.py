@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import textwrap
 from pathlib import Path
+from xml.etree import ElementTree
 
 import traitlets
 
@@ -66,7 +68,9 @@ def tokens(text: str, where: str = "text") -> list[dict]:
             out.append({"tex": m["math"], "mathml": _mathml(m["math"], where)})
         elif kind == "href":
             if not _SAFE_LINK.match(m["href"]):
-                raise QuizError(f"{where}: a link to {m['href']!r}; use https:// or a relative page")
+                raise QuizError(
+                    f"{where}: a link to {m['href']!r}; use https:// or a relative page"
+                )
             out.append({"href": m["href"], "label": tokens(m["label"], where)})
         else:
             out.append({kind: tokens(m[kind], where)})
@@ -77,13 +81,33 @@ def tokens(text: str, where: str = "text") -> list[dict]:
     return out
 
 
+# How many parts each of these has; the converter lets \frac{1} through with one.
+_PARTS = {
+    "mfrac": 2,
+    "msup": 2,
+    "msub": 2,
+    "mover": 2,
+    "munder": 2,
+    "mroot": 2,
+    "msubsup": 3,
+    "munderover": 3,
+}
+
+
 def _mathml(tex: str, where: str) -> str:
     from latex2mathml.converter import convert
 
     try:
+        if tex.count("{") != tex.count("}"):
+            raise ValueError("braces do not match")
         mathml = convert(tex)
+        for node in ElementTree.fromstring(mathml).iter():
+            name = node.tag.split("}")[1]
+            if len(node) != _PARTS.get(name, len(node)):
+                raise ValueError("a part is missing")
     except Exception as error:  # the converter raises many kinds, some of them bare
-        raise QuizError(f"{where}: cannot read the maths ${tex}$ ({type(error).__name__})") from error
+        why = str(error) if type(error) is ValueError else type(error).__name__
+        raise QuizError(f"{where}: cannot read the maths ${tex}$: {why}") from error
     if unknown := re.search(r"\\[a-zA-Z]+", mathml):
         raise QuizError(f"{where}: unknown command {unknown[0]} in the maths ${tex}$")
     return mathml
@@ -147,10 +171,18 @@ def _place(path) -> str:
     """['questions', 0, 'options', 2] in words: question 1, option 3."""
     path = list(path)
     words = []
-    for key, index in zip(path, [*path[1:], None], strict=True):
+    for key, index in zip(path, [*path[1:], None], strict=False):
         if isinstance(key, str):
             words.append(f"{key[:-1]} {index + 1}" if isinstance(index, int) else key)
     return ", ".join(words) or "the file"
+
+
+def _order(quiz_id: str, question: dict) -> list[int]:
+    """Shuffle the options, the same way every time: the right one tends to be written first."""
+    order = list(range(len(question["options"])))
+    if not question.get("keep_order"):
+        random.Random(f"{quiz_id}/{question['id']}").shuffle(order)
+    return order
 
 
 class Quiz(Widget):
@@ -194,6 +226,7 @@ class Quiz(Widget):
             questions.append({
                 "id": question["id"],
                 "multiple": question.get("multiple", False),
+                "order": _order(quiz["id"], question),
                 "prompt": tokens(question["prompt"], place),
                 "options": [
                     {
@@ -211,13 +244,16 @@ class Quiz(Widget):
         """Number of questions."""
         return len(self.questions)
 
+    def _texts(self, question: dict) -> list[str]:
+        return [question["options"][i]["text"] for i in _order(self.quiz_id, question)]
+
     def markdown(self) -> str:
         """The questions as Markdown, for viewers that run no widgets."""
         lines = [f"**{self.heading}** (answers and feedback: on the site or in a running notebook)"]
         for i, question in enumerate(self.source["questions"], 1):
             many = " *(several may be right)*" if question.get("multiple") else ""
             lines += ["", f"{i}. {question['prompt']}{many}", ""]
-            lines += [f"   - {option['text']}" for option in question["options"]]
+            lines += [f"   - {text}" for text in self._texts(question)]
         return "\n".join(lines) + "\n"
 
     def _still(self) -> dict[str, str]:
@@ -238,7 +274,7 @@ class Quiz(Widget):
         for i, question in enumerate(self.source["questions"], 1):
             for indent, bullet, text in (
                 (0, f"{i}.", question["prompt"]),
-                *((1, "○", o["text"]) for o in question["options"]),
+                *((1, "○", text) for text in self._texts(question)),
             ):
                 lines = _wrap(text, 84 - 4 * indent)
                 yield indent, bullet, "\n".join(lines), len(lines) + (0.45 if indent == 0 else 0)

@@ -62,7 +62,7 @@
     return path.replace(/^book\//, "").replace(/(\.html|\/)$/, "") || "index";
   }
   const here = pageOf(location.href);
-  const isChapter = (page) => page !== null && page.includes("/"); // a chapter lies in its part's folder
+  const isChapter = (page) => page !== null && (page.includes("/") || page === "start"); // chapters lie in their part's folder
 
   // The course as the sidebar has it: [{ part, page, title, href, link }]
   function chapters() {
