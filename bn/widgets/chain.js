@@ -3,7 +3,7 @@ import { axis, fmt, frame, h, legend, linear, line, listen, logSlider, button, o
 import { state } from "./chain_maths.js";
 
 const KEYS = ["depth", "weight", "spread", "seed", "x", "normalised", "eta", "share"];
-const LEFT = 74, RIGHT = 472, TOP = 34, BOTTOM = 226, ROW = 30, ROWS = 312, BARS = 248; // drawing units
+const LEFT = 82, RIGHT = 472, TOP = 34, BOTTOM = 226, ROW = 30, ROWS = 312, BARS = 248; // drawing units
 const BIG = 1e300; // what is larger is drawn as large as this
 
 const held = (v) => Math.max(-BIG, Math.min(BIG, v));
@@ -64,7 +64,7 @@ function render({ model, el, signal }) {
 
     // before, promised, delivered on one line
     const rows = [["before", r.y, "bn-muted"], ["promised", r.promised, "bn-third"], ["delivered", r.delivered, "bn-without"]];
-    const Z = symlog(ends([...rows.map(([, v]) => held(v)), ...(r.within ?? [])], small), [BARS, RIGHT - 6], { linear: small });
+    const Z = symlog(ends([...rows.map(([, v]) => held(v)), ...(r.within ?? [])], small), [BARS, RIGHT - 28], { linear: small });
     const low = ROWS + 3 * ROW + 2;
 
     f.svg.replaceChildren(
