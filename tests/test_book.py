@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import json
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -113,7 +115,7 @@ def test_has_a_living_figure(path):
 @every_chapter
 def test_exercises_have_hint_and_collapsed_solution(path):
     (cells,) = [c for heading, c in sections(path) if heading.strip().lower() == "exercises"]
-    text = "".join(piece for kind, _, piece in cells if kind == "markdown")
+    text = "\n\n".join(piece for kind, _, piece in cells if kind == "markdown")
     titles = re.findall(r"(?m)^### .*$", text)
     hints = re.findall(r"<details>\s*<summary>\s*Hint.*?</summary>", text)
     folded = re.findall(r"<details>\s*<summary>\s*Solution.*?</summary>", text)
@@ -332,6 +334,7 @@ def commands(path: Path) -> list[list[str]]:
     blocks = re.findall(r"(?ms)^```(?:bash|sh|shell|console)\n(.*?)^```", text)
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
     lines = [line.split("#")[0].strip() for b in blocks for line in b.splitlines()] + spans
+    lines = [line.removeprefix(".venv/bin/") for line in lines]
     return [shlex.split(line) for line in lines if re.match(r"(?:make|bn) ", line)]
 
 
@@ -353,14 +356,30 @@ def test_every_make_target_exists(path):
 def test_every_bn_command_exists(path):
     import bn
 
-    help_text = subprocess.run(
-        [ROOT / ".venv/bin/python", "-m", "bn", "--help"], capture_output=True, text=True, check=True
-    ).stdout if (ROOT / ".venv").exists() else None  # fmt: skip
     for words in (w for w in commands(path) if w[0] == "bn"):
-        if help_text:
-            assert re.search(rf"\b{words[1]}\b", help_text), words
+        help_text = subprocess.run(
+            [sys.executable, "-m", "bn", words[1], "--help"], capture_output=True, text=True
+        )
+        assert help_text.returncode == 0, words
+        for option in (w for w in words if w.startswith("--")):
+            assert option in help_text.stdout, words
         if words[1] in ("run", "show", "verify") and len(words) > 2 and words[2].islower():
             assert words[2] in bn.experiments.names(), words
+
+
+def test_the_example_in_the_readme_is_true():
+    failed, attempted = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+    assert attempted >= 4
+    assert not failed
+
+
+def test_every_file_that_the_manuals_name_exists():
+    named = re.findall(
+        r"(?<![/\w.])(?:bn|book|tests)/[\w/]+\.\w+", "\n".join(p.read_text() for p in MANUALS[:2])
+    )
+    assert len(named) > 8
+    for name in named:
+        assert (ROOT / name).exists() or re.search("NAME|PART|CHAPTER", name), name
 
 
 def test_readme_keeps_its_promises():

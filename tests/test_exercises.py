@@ -1,15 +1,15 @@
-"""The exercises' checks: right passes, a stub is untouched, a known mistake is named, no other."""
+"""The exercises' checks: right passes, a stub is untouched, a known mistake is named, no other.
+
+That the notebooks hold a stub and a solution for each is in test_prose.py, which runs them.
+"""
 
 from __future__ import annotations
 
 import copy
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
-import prose
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,25 +23,12 @@ BANK = [(e, sentence) for e in ALL for sentence in e.mistakes]
 every = pytest.mark.parametrize("exercise", ALL, ids=lambda e: e.name)
 
 
-def notebook_of(exercise: Exercise) -> Path:
-    chapter = exercise.name.partition("/")[0]
-    (path,) = [
-        p
-        for p in prose.pages()
-        if p.suffix == ".ipynb" and f'"{chapter}/' in p.read_text().replace("\\", "")
-        and (p.stem == chapter or p.parent != prose.BOOK)
-        and any(f"bn.check(\"{exercise.name}\"" in "".join(c["source"])
-                for c in json.loads(p.read_text())["cells"])
-    ]  # fmt: skip
-    return path
-
-
 # ---------------------------------------------------------------------------- every exercise
 
 
 @every
 def test_the_reference_passes(exercise):
-    for seed in range(20):
+    for seed in range(10):
         assert judge(exercise, exercise.reference, seed=seed).state == "passes"
 
 
@@ -60,7 +47,7 @@ def test_a_stub_is_not_attempted(exercise, nothing):
 
 @pytest.mark.parametrize(("exercise", "sentence"), BANK, ids=lambda x: getattr(x, "name", None))
 def test_every_known_mistake_is_named_and_only_that_one(exercise, sentence):
-    for seed in range(10):
+    for seed in range(5):
         verdict = judge(exercise, exercise.mistakes[sentence], seed=seed)
         assert verdict.state == "mistake", f"seed {seed}: {verdict!r}"
         assert verdict.mistakes == (sentence,), f"seed {seed}"
@@ -120,7 +107,7 @@ def distorted(exercise: Exercise, kind: str, seed: int):
 
 
 @every
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     kind=st.sampled_from(["noise", "scale", "shift", "one entry", "unrelated"]),
     seed=st.integers(0, 2**32 - 1),
@@ -129,27 +116,6 @@ def test_a_random_wrong_answer_is_not_taken_for_a_known_one(exercise, kind, seed
     verdict = judge(exercise, distorted(exercise, kind, seed), seed=seed)
     assert verdict.state == "wrong", repr(verdict)
     assert not verdict.mistakes
-
-
-# ------------------------------------------------------------- the cells of the notebooks
-
-
-@every
-def test_the_notebook_holds_a_stub_and_a_solution_that_passes(exercise):
-    checks = [
-        c for c in prose.check_page(notebook_of(exercise)).verdicts if c.exercise == exercise.name
-    ]
-    stubs = [c for c in checks if "solution" not in c.tags]
-    solutions = [c for c in checks if "solution" in c.tags]
-    assert any(c.verdict.state == "not attempted" for c in stubs)
-    assert solutions, "no cell tagged 'solution' checks it"
-    assert all(c.verdict.state == "passes" for c in solutions), repr(solutions)
-
-
-def test_every_check_in_a_notebook_is_of_a_known_exercise():
-    seen = {c.exercise for p in prose.pages() if p.suffix == ".ipynb"
-            for c in prose.check_page(p).verdicts}  # fmt: skip
-    assert seen == set(exercises.names())
 
 
 # --------------------------------------------------------------------------- the engine

@@ -1,7 +1,11 @@
-"""The numbers in the book's prose are what the code computes; and the check that says so works."""
+"""The numbers in the book's prose are what the code computes; and the check that says so works.
+
+Each page runs once, in this file: what else is to be seen while it runs is tested here too.
+"""
 
 from __future__ import annotations
 
+import functools
 import html.parser
 
 import numpy as np
@@ -9,6 +13,8 @@ import prose
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from bn import exercises
 
 # ------------------------------------------------------------------------------- the pages
 
@@ -28,6 +34,23 @@ def test_no_loose_numbers(path):
 @pytest.mark.parametrize("path", prose.chapters(), ids=lambda p: p.name)
 def test_a_chapter_binds_its_results(path):
     assert prose.check_page(path).checked >= 10
+
+
+# ------------------------------------------------------- the exercises' cells, as they ran
+
+
+@functools.cache
+def checks() -> list[prose.Check]:
+    return [c for p in prose.pages() if p.suffix == ".ipynb" for c in prose.check_page(p).verdicts]
+
+
+@pytest.mark.parametrize("name", exercises.names())
+def test_a_notebook_holds_a_stub_and_a_solution_that_passes(name):
+    mine = [c for c in checks() if c.exercise == name]
+    solutions = [c.verdict for c in mine if "solution" in c.tags]
+    assert any(c.verdict.state == "not attempted" for c in mine if "solution" not in c.tags)
+    assert solutions, "no cell tagged 'solution' checks it"
+    assert all(verdict.state == "passes" for verdict in solutions), repr(solutions)
 
 
 # --------------------------------------------------------------------------- reading numbers
