@@ -49,7 +49,7 @@ _BINDING = re.compile(r"<!--=(.*?)-->", re.S)
 _LIST = r"[-−]?[\d.]+(?:,?(?:\\[ ,;]|\s)*[-−]?[\d.]+)*"
 _SETTING = (  # \eta = 0.002, w_1 = 1.1, \gamma = (1.5, 1, 0.5): but not \hat x = …
     r"(?<!hat )(?<!hat\{)(?<![\\A-Za-z])"
-    r"(?:\\(?:eta|epsilon|varepsilon|delta|gamma|beta|lambda|alpha)|[xwpm])(?:_(?:\w|\{\w+\}))?"
+    r"(?:\\(?:eta|epsilon|varepsilon|delta|gamma|beta|lambda|alpha)|[xwpmηεδγβλα])(?:_(?:\w|\{\w+\}))?"
     rf"\s*=\s*(?:\({_LIST}\)|[-−]?[\d.]+)(?![\d.]|\s*(?:\\times|\\cdot|[-+/^]))"
 )
 _CLOSERS = re.compile(r"(?:\s|…|\\l?dots|\\?%|\*|_|&|\\\\|\\end\{\w+\*?\}|\)|\]|\})*$")
@@ -182,7 +182,7 @@ def unbound(text: str, covered: set[int] = frozenset()) -> list[str]:
     """The decimal numbers of a chapter's prose that no binding vouches for.
 
     `covered` holds the positions of the numbers that are bound. Free are code, links, headings,
-    numbers of versions and sections, and the settings of a symbol in a formula, such as
+    numbers of versions and sections, and the settings of a symbol, such as
     ``\\eta = 0.002`` or ``\\gamma = (1.5, 1)``. Anything else is bound, a constant to itself: ``0.1<!--= 0.1 -->``.
     """
     text = without_code(text)
@@ -190,7 +190,7 @@ def unbound(text: str, covered: set[int] = frozenset()) -> list[str]:
     text = _blanked(r"!?\[[^\]]*\]\([^)]*\)|<https?:[^>]*>|https?://\S+", text)
     text = _blanked(r"^#{1,6} .*$", text, re.M)
     text = _blanked(r"</?[A-Za-z][^>]*>", text)
-    text = re.sub(r"(?s)\$.+?\$", lambda m: _blanked(_SETTING, m[0]), text.replace("$$", "$ "))
+    text = _blanked(_SETTING, text)
     naming = (
         r"(?:Python|PyTorch|NumPy|[Vv]ersions?|BY|§+|"
         r"[Ss]ections?|[Ff]ig(?:ure|\.)s?|[Tt]ables?|[Tt]h(?:eorem|m\.?)|[Dd]efinition|"

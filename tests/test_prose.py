@@ -218,6 +218,7 @@ def test_loose_numbers_are_found(text):
     [
         "With $\\eta = 0.002$ and $w_i = 1.1$.",
         "$$\n\\gamma = (1.5,\\ 1,\\ 0.5), \\qquad \\beta = (0.5,\\ 0,\\ -0.5)\n$$",
+        "In prose, η = 0.002 and w = 1.1.",
         "# Release 0.1",
         "See [version 2.5](https://example.org/1.5).",
         "Python 3.11 or newer, Section 8.7.1 and Fig. 1.2.",
