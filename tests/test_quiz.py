@@ -49,6 +49,17 @@ def test_a_chapters_quiz(path):
     assert len(places) > 1, "the right answer always stands in the same place"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_chapters_quiz_fits_a_phone(page, path):  # noqa: F811
+    shown = mount(page, Quiz(path), width=320)
+    for box in page.locator("#here fieldset").all():
+        right = box.locator("input").all()
+        for option in right if right[0].get_attribute("type") == "checkbox" else right[:1]:
+            option.check()
+        box.get_by_role("button").click()
+    assert shown.overflow() <= 0
+
+
 # --------------------------------------------------------------------------------- what a file says
 
 

@@ -24,8 +24,9 @@ async function typeset(root, signal) {
   if (!jax?.startup?.promise) return;
   await jax.startup.promise;
   if (!jax.tex2chtmlPromise || signal?.aborted) return;
+  const size = jax.getMetricsFor?.(root, false); // of text that shows: notes are still hidden
   for (const span of root.querySelectorAll(".bn-math"))
-    span.replaceChildren(await jax.tex2chtmlPromise(span.dataset.tex, { display: false }));
+    span.replaceChildren(await jax.tex2chtmlPromise(span.dataset.tex, { ...size, display: false }));
   jax.startup.document.clear(); // adds the style sheet's new characters
   jax.startup.document.updateDocument();
 }
