@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bn import data
@@ -130,12 +130,14 @@ def test_digest_depends_on_every_array():
 # -- IDX ------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(0, 2**32 - 1))
 def test_idx_round_trip(shape, seed):
     array = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
     assert np.array_equal(data.read_idx(idx(array)), array)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_idx_refuses_every_truncation_and_extension(draws):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
@@ -155,6 +157,7 @@ def test_idx_refuses_other_types(first):
         data.read_idx(gzip.compress(first + struct.pack(">I", 0)))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_idx_refuses_noise_kindly(noise):
     with pytest.raises(data.DataError):

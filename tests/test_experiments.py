@@ -1,0 +1,429 @@
+"""Whatever stops a run, what it leaves is whole, and the next run ends with the same record."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bn import checkpoint, data, experiments, results
+from bn.experiments import Experiment, ExperimentError, Verdict, _engine
+
+
+def count(config, params, seed, data, checkpoint):
+    """Stand in for a training: numbers from the parameters, in no time."""
+    for epoch in range(1, config["epochs"] + 1):
+        value = (seed + 1) * epoch / (3 if params["batch_norm"] else 7)
+        yield {"epoch": epoch, "train_loss": 1 / value, "test_accuracy": value}
+
+
+def declare(**changes) -> Experiment:
+    options = {
+        "name": "counting",
+        "claim": "Numbers grow.",
+        "source": "here",
+        "run": count,
+        "data": "digits",
+        "config": {"epochs": 3},
+        "grid": ({"batch_norm": True}, {"batch_norm": False}),
+        "verdict": lambda record: Verdict.of([True], ""),
+        "criterion": "",
+        "seeds": (0, 1),
+    }
+    return Experiment(**(options | changes))
+
+
+def go(folder, experiment=None, **options):
+    options = {"workers": 1, "progress": False} | options
+    return _engine.run(experiment or declare(), folder=folder, **options)
+
+
+def repeatable(record):
+    return [
+        record[key] if key != "units" else
+        [{k: unit[k] for k in ("params", "seed", "epochs")} for unit in record["units"]]
+        for key in results.REPEATABLE
+    ]  # fmt: skip
+
+
+def files(folder):
+    return sorted(p.name for p in Path(folder).rglob("*") if p.is_file())
+
+
+# -- the registry -------------------------------------------------------------------------------
+
+
+def test_registry():
+    assert {"mnist_mlp", "mnist_lenet", "mnist_convnet", "mnist_learning_rate"} <= set(
+        experiments.names()
+    )
+    for name in experiments.names():
+        e = experiments.get(name)
+        assert e.name == name
+        assert e.claim.endswith(".") and e.criterion.endswith(".") and e.source
+        assert hasattr(data, e.data) and e.config["epochs"] >= 1
+        assert len({json.dumps(p) for p in e.grid}) == len(e.grid)
+        assert len(e.seeds) >= 3
+
+
+def test_unknown_experiment_suggests_one():
+    with pytest.raises(ExperimentError, match="Did you mean 'mnist_lenet'"):
+        experiments.get("mnist_lnet")
+
+
+def test_listing_needs_no_torch():
+    code = "import sys, bn; bn.experiments.names(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- records ------------------------------------------------------------------------------------
+
+
+def test_record_says_what_made_it(tmp_path):
+    record = go(tmp_path)
+    assert [u["seed"] for u in record["units"]] == [0, 1, 0, 1]
+    assert record["seeds"] == [0, 1] and record["config"] == {"epochs": 3}
+    assert record["units"][3]["epochs"][2]["test_accuracy"] == 6 / 7
+    assert record["data"] == {"name": "digits", "sha256": data.digest(data.digits())}
+    assert record["code"] == experiments.code_hash(declare())
+    assert set(record["versions"]) == {"python", "numpy", "torch", "scikit-learn"}
+    assert record["hardware"]["cores"] == os.cpu_count()
+    assert len(record["seconds"]) == 4
+    assert results.load("counting", tmp_path) == record
+
+
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path):
+    e = experiments.get("digits_mlp")
+    short = declare(
+        name="short", run=e.run, config={**e.config, "epochs": 2}, grid=e.grid, seeds=(0, 3)
+    )
+    one = go(tmp_path / "one", short)
+    two = go(tmp_path / "two", short, workers=2)
+    assert repeatable(one) == repeatable(two)
+    texts = [(tmp_path / n / "short.json").read_text().split('"verified"')[0] for n in
+             ("one", "two")]  # fmt: skip
+    assert texts[0] == texts[1]
+
+
+def test_seeds_add_up(tmp_path):
+    assert go(tmp_path, seeds=[1])["seeds"] == [1]
+    assert go(tmp_path, seeds=[5, 0, 5])["seeds"] == [0, 1, 5]
+    assert repeatable(go(tmp_path, seeds=[0]))[3] == [0, 1, 5]
+
+
+def test_finished_units_are_not_run_again(tmp_path):
+    go(tmp_path)
+
+    def refuse(*args):
+        pytest.fail("ran again")
+
+    same_code = declare(run=count)
+    object.__setattr__(same_code, "run", refuse)
+    key = next((tmp_path / ".units").iterdir())
+    refused = _engine._Job(same_code, {"epochs": 3}, key)
+    assert _engine._unit(refused, {"batch_norm": True}, 1)["seed"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": {"epochs": 4}}, {"config": {"epochs": 3, "lr": 1}}, {"name": "other"}],
+)
+def test_what_another_declaration_left_is_not_used(tmp_path, change):
+    go(tmp_path)
+    record = go(tmp_path, declare(**change))
+    assert len(record["units"][0]["epochs"]) == declare(**change).config["epochs"]
+    assert len(list((tmp_path / ".units").iterdir())) == 2
+
+
+def test_quick_is_one_epoch_and_no_record_of_the_full_run(tmp_path):
+    record = go(tmp_path, quick=True)
+    assert all(len(unit["epochs"]) == 1 for unit in record["units"])
+    assert [p.name for p in tmp_path.glob("*.json")] == ["counting.quick.json"]
+
+
+def test_user_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BN_RESULTS_DIR", raising=False)
+    go(None)
+    assert (tmp_path / "bn-runs" / "counting.json").exists()
+    monkeypatch.setenv("BN_RESULTS_DIR", str(tmp_path / "mine"))
+    go(None)
+    assert (tmp_path / "mine" / "counting.json").exists()
+
+
+# -- bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [2**32], [0.5], ["1"], [True]])
+def test_bad_seeds(tmp_path, seeds):
+    with pytest.raises(ExperimentError, match="seed"):
+        go(tmp_path, seeds=seeds)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("workers", [0, -2])
+def test_bad_workers(tmp_path, workers):
+    with pytest.raises(ExperimentError, match="at least 1"):
+        go(tmp_path, workers=workers)
+
+
+def test_dask_without_distributed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ExperimentError, match=r"bn\[cluster\]"):
+        go(tmp_path, dask="tcp://127.0.0.1:1")
+
+
+def test_missing_data_stops_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("BN_DATA_DIR", str(tmp_path / "nowhere"))
+    _engine._dataset.cache_clear()
+    with pytest.raises(data.DataError, match="train-images"):
+        go(tmp_path, declare(data="mnist"))
+    assert files(tmp_path) == []
+
+
+def test_damaged_unit_is_refused_by_name(tmp_path):
+    go(tmp_path)
+    unit = next(tmp_path.rglob("*seed=1.json"))
+    unit.write_text(unit.read_text()[:50])
+    with pytest.raises(ExperimentError, match="damaged: delete it") as caught:
+        go(tmp_path)
+    assert unit.name in str(caught.value)
+
+
+# -- interruptions ------------------------------------------------------------------------------
+
+
+def test_failure_in_a_unit_keeps_the_epochs_before_it(tmp_path):
+    whole = go(tmp_path / "whole")
+    calls = []
+
+    def fail(*args):
+        for row in count(*args):
+            calls.append(row)
+            if len(calls) == 8:
+                raise RuntimeError("power cut")
+            yield row
+
+    broken = declare()
+    object.__setattr__(broken, "run", fail)
+    patched = pytest.MonkeyPatch()
+    patched.setattr(_engine, "code_hash", lambda e: experiments.code_hash(declare()))
+    with pytest.raises(RuntimeError, match="power cut"):
+        go(tmp_path / "broken", broken)
+    patched.undo()
+    (units,) = (tmp_path / "broken" / ".units").iterdir()
+    left = [len(json.loads(p.read_text())["epochs"]) for p in units.glob("*.json")]
+    assert sorted(left) == [1, 3, 3]
+    assert not (tmp_path / "broken" / "counting.json").exists()
+    assert repeatable(go(tmp_path / "broken")) == repeatable(whole)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fresh")
+    return experiments.run("digits_mlp", seeds=[3], workers=1, folder=folder, progress=False)
+
+
+@pytest.mark.parametrize("blow, workers", [("SIGINT", "2"), ("SIGKILL", "1")])
+def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, workers):
+    command = [sys.executable, "-m", "bn", "run", "digits_mlp", "--seeds=3", "--workers", workers]
+    environment = os.environ | {"BN_RESULTS_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        done = [p.read_text().count('"epoch":') for p in tmp_path.rglob("*seed=3.json")]
+        if sum(done) >= 3:
+            break
+        time.sleep(0.01)
+    os.killpg(process.pid, getattr(signal, blow))  # as the terminal does: the whole group
+    _, errors = process.communicate(timeout=60)
+    assert not (tmp_path / "digits_mlp.json").exists()
+    assert not [name for name in files(tmp_path) if name.startswith(".") and blow == "SIGINT"]
+    if blow == "SIGINT":
+        assert process.returncode == 130
+        assert "goes on from there" in errors and "Traceback" not in errors
+    before = sum(p.read_text().count('"epoch":') for p in tmp_path.rglob("*seed=3.json"))
+    assert before >= 3
+    for _ in range(200):  # the workers end with it
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("a worker lives on")
+
+    resumed = experiments.run("digits_mlp", seeds=[3], workers=1, folder=tmp_path, progress=False)
+    assert repeatable(resumed) == repeatable(fresh)
+
+
+def test_two_runs_at_once(tmp_path):
+    go(tmp_path)
+    (units,) = (tmp_path / ".units").iterdir()
+    with _engine._alone(units, "counting"):
+        with pytest.raises(ExperimentError, match=rf"process {os.getpid()}.*--folder"):
+            go(tmp_path)
+        go(tmp_path, declare(name="another"))
+    go(tmp_path)
+
+
+@pytest.mark.parametrize("write", range(1, 14))
+def test_disk_full_at_any_write(tmp_path, monkeypatch, write):
+    """4 units of 3 epochs and the record are 13 writes; each of them is the one that fails."""
+    whole = go(tmp_path / "whole")
+    writes = []
+    fsync = os.fsync
+
+    def full(descriptor):
+        writes.append(descriptor)
+        if len(writes) == write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        go(tmp_path / "full")
+    assert caught.value.errno == errno.ENOSPC and ".json" in caught.value.filename
+    assert not (tmp_path / "full" / "counting.json").exists()
+    for path in (tmp_path / "full").rglob("*"):
+        if path.is_file() and path.name != "lock":
+            json.loads(path.read_text())
+            assert not path.name.startswith(".")
+    assert repeatable(go(tmp_path / "full")) == repeatable(whole)
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "file"
+    checkpoint.write(path, "old")
+
+    def fail(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        checkpoint.write(path, b"new")
+    assert path.read_text() == "old" and files(tmp_path) == ["file"]
+
+
+# -- verify -------------------------------------------------------------------------------------
+
+
+def verify(folder, **options):
+    options = {"workers": 1, "progress": False, "folder": folder} | options
+    return _engine.verify(declare(), **options)
+
+
+def test_verify_agrees_with_a_fresh_record(tmp_path):
+    go(tmp_path)
+    assert verify(tmp_path) == ([], [])
+    assert verify(tmp_path, seed=1, quick=True) == ([], [])
+
+
+def test_verify_says_what_differs_and_by_how_much(tmp_path):
+    record = go(tmp_path)
+    record["units"][1]["epochs"][2]["test_accuracy"] += 1e-9
+    results.save(record, tmp_path / "counting.json")
+    assert verify(tmp_path, seed=0)[0] == []
+    assert verify(tmp_path, seed=1, quick=True)[0] == []  # the first epoch does agree
+    (difference,), _ = verify(tmp_path, seed=1)
+    assert (difference["params"], difference["epoch"]) == ({"batch_norm": True}, 3)
+    assert difference["recorded"] - difference["found"] == pytest.approx(1e-9)
+
+
+def test_verify_says_what_has_changed_since(tmp_path):
+    record = go(tmp_path)
+    record["code"], record["versions"]["torch"] = "old", "0.4"
+    record["data"]["sha256"] = "other"
+    results.save(record, tmp_path / "counting.json")
+    changed = " ".join(verify(tmp_path)[1])
+    assert "code" in changed and "torch was 0.4" in changed and "data" in changed
+
+
+def test_stamp_notes_the_code_that_reproduces_a_record(tmp_path):
+    record = go(tmp_path)
+    record["code"] = "old"
+    results.save(record, tmp_path / "counting.json")
+    verify(tmp_path, stamp=True)
+    verified = results.load("counting", tmp_path)["verified"]
+    assert verified == [{"code": experiments.code_hash(declare()), "seed": 0, "epochs": 3}]
+    assert verify(tmp_path)[1] == []
+
+    record["units"][0]["epochs"][0]["train_loss"] = 0.0
+    results.save(record, tmp_path / "counting.json")
+    verify(tmp_path, stamp=True)
+    assert results.load("counting", tmp_path)["verified"] == []
+
+
+def test_verify_needs_a_seed_of_the_record(tmp_path):
+    go(tmp_path)
+    with pytest.raises(ExperimentError, match=r"no seed 7; it has \[0, 1\]"):
+        verify(tmp_path, seed=7)
+
+
+def test_code_hash_sees_code_and_nothing_else():
+    source = 'def f(x):\n    """Docs."""\n    return x + 1  # why\n'
+    same = "def f(x):\n\n    return (x +\n            1)\n"
+    other = "def f(x):\n    return x + 2\n"
+    assert _engine._bare(source) == _engine._bare(same) != _engine._bare(other)
+    assert experiments.code_hash(declare()) != experiments.code_hash(experiments.get("mnist_mlp"))
+
+
+# -- verdicts -----------------------------------------------------------------------------------
+
+
+def test_verdict_words():
+    assert Verdict.of([True, True], "").word == "holds"
+    assert Verdict.of([True, False], "").word == "holds with a caveat"
+    assert Verdict.of([False, False], "").word == "did not reproduce here"
+
+
+def made_up(gains, losses):
+    """A record of an MNIST pair: final gain in accuracy and first gain in loss, seed by seed."""
+    units = [
+        {"params": {"batch_norm": b}, "seed": s, "epochs": [
+            {"train_loss": 1 + b * losses[s], "test_accuracy": 0.0},
+            {"train_loss": 0.0, "test_accuracy": 0.9 + b * gains[s]},
+        ]}
+        for b in (True, False) for s in range(len(gains))
+    ]  # fmt: skip
+    return {"experiment": "made_up", "config": {"epochs": 2}, "seeds": list(range(len(gains))),
+            "units": units}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "gains, losses, word",
+    [
+        ([0.01, 0.012, 0.009], [-0.5, -0.4, -0.6], "holds"),
+        ([0.01, -0.012, 0.009], [-0.5, -0.4, -0.6], "holds with a caveat"),
+        ([0.01, 0.012, 0.009], [0.5, -0.4, 0.6], "holds with a caveat"),
+        ([-0.01, -0.012, -0.009], [0.5, 0.4, 0.6], "did not reproduce here"),
+    ],
+)
+def test_verdict_of_the_mnist_pairs(gains, losses, word):
+    verdict = experiments.get("mnist_lenet").verdict(made_up(gains, losses))
+    assert verdict.word == word and "3 seeds" in verdict.reason
+
+
+def test_best_rate_is_chosen_on_the_held_out_images():
+    from bn.experiments.learning_rate import best_rate
+
+    units = [
+        {"params": {"network": "mlp", "batch_norm": b, "lr": lr}, "seed": s, "epochs": [
+            {"validation_accuracy": val + s / 100, "test_accuracy": test}]}
+        for s in (0, 1)
+        for b, lr, val, test in [(True, 0.1, 0.8, 0.99), (True, 1.0, 0.9, 0.5),
+                                 (False, 0.1, 0.7, 0.2), (False, 1.0, 0.1, 0.99)]
+    ]  # fmt: skip
+    record = {"experiment": "made_up", "seeds": [0, 1], "units": units}
+    assert best_rate(record, "mlp", True) == 1.0
+    assert best_rate(record, "mlp", False) == 0.1
