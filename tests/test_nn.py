@@ -312,6 +312,7 @@ def test_names_order_dtypes_and_starting_values_are_torchs(affine, track):
             assert torch.equal(tensor, other[name])
     for name in "weight", "bias", "running_mean", "running_var", "num_batches_tracked":
         assert (getattr(ours, name) is None) == (getattr(theirs, name) is None)
+    assert ours.state_dict()._metadata == theirs.state_dict()._metadata  # the version
     if BIAS:
         assert repr(ours) == repr(theirs)
 
