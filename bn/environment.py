@@ -93,7 +93,7 @@ def _kernel() -> bool:
 
 
 def _digits() -> tuple[bool, str]:
-    return True, "digits: 1,797 images of 8×8, inside scikit-learn; every chapter runs on them"
+    return True, "digits: 1,797 images of 8×8, inside scikit-learn"
 
 
 def _mnist() -> tuple[bool, str]:
@@ -107,10 +107,10 @@ def _mnist() -> tuple[bool, str]:
     if damaged:
         first += f", of which damaged or not official: {', '.join(damaged)}"
     how = (
-        "BN_DATA_DIR names this folder: put the files into it, or unset BN_DATA_DIR"
+        "BN_DATA_DIR names this folder: put the files into it, or unset it"
         if "BN_DATA_DIR" in os.environ
-        else "bn data fetches them (12 MB); without a network, set BN_DATA_DIR to a folder "
-        "that holds them"
+        else "bn data fetches them (12 MB); without a network, put them into a\n"
+        "folder and set BN_DATA_DIR to it"
     )
     return False, f"{first}\nlooked for in {folder}\n{how}"
 

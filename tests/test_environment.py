@@ -48,7 +48,7 @@ def test_mnist_missing_in_a_named_folder(monkeypatch, tmp_path):
     text = repr(environment.report())
     assert "missing  MNIST, for the recorded experiments only: 4 of 4 files" in text
     assert f"looked for in {tmp_path}" in text
-    assert "unset BN_DATA_DIR" in text
+    assert "or unset it" in text
     assert list(tmp_path.iterdir()) == []
 
 

@@ -106,7 +106,7 @@ class Verdict:
     def __repr__(self) -> str:
         first, *rest = f"{self.exercise}: {self.message}".split("\n")
         return "\n".join(
-            textwrap.fill(line, 88, initial_indent=indent, subsequent_indent="  ",
+            textwrap.fill(line, 76, initial_indent=indent, subsequent_indent="  ",
                           break_long_words=False, break_on_hyphens=False)
             for line, indent in [(first, ""), *((line, "  ") for line in rest)]
         )  # fmt: skip
