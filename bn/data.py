@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Data", "DataError", "digest", "digits", "folder", "mnist", "missing", "read_idx"]
+__all__ = ["Data", "DataError", "digest", "digits", "folder", "missing", "mnist", "read_idx"]
 
 FILES = {
     "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",

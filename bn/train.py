@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from bn import checkpoint as _checkpoint
 
-__all__ = ["evaluate", "predict_proba", "preactivations", "train"]
+__all__ = ["evaluate", "preactivations", "predict_proba", "train"]
 
 NONLINEARITIES = (nn.ReLU, nn.Sigmoid, nn.Tanh)
 QUANTILES = (0.05, 0.15, 0.5, 0.85, 0.95)
@@ -245,4 +245,3 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
 
 def _tensors(images, labels) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(images), torch.as_tensor(labels)
-

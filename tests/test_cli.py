@@ -34,10 +34,13 @@ def test_list(capsys):
 
 def test_run_show_verify(capsys, own_folder):
     code, out, err = bn(capsys, "run", "digits_mlp", "--seeds", "1-2", "--workers", "1")
-    assert code == 0 and "Verdict:" in out and str(own_folder / "digits_mlp.json") in out
+    assert code == 0
+    assert "Verdict:" in out
+    assert str(own_folder / "digits_mlp.json") in out
     assert "120/120" in err  # the bar
     code, shown, _ = bn(capsys, "show", "digits_mlp", "--folder", str(own_folder))
-    assert code == 0 and shown in out
+    assert code == 0
+    assert shown in out
     options = ("--folder", str(own_folder), "--workers", "1", "--quick")
     code, out, _ = bn(capsys, "verify", "digits_mlp", *options)
     assert (code, out) == (0, "Reproduced, bit for bit.\n")
@@ -48,7 +51,8 @@ def test_run_show_verify(capsys, own_folder):
     results.save(record, own_folder / "digits_mlp.json")
     code, out, _ = bn(capsys, "verify", "digits_mlp", *options)
     assert code == 1
-    assert "2 numbers differ" in out and "by 0.25; batch_norm=True, epoch 1" in out
+    assert "2 numbers differ" in out
+    assert "by 0.25; batch_norm=True, epoch 1" in out
     assert "preactivations: not the same; batch_norm=False" in out
 
 
@@ -61,23 +65,24 @@ def test_show_tells_the_shipped_record(capsys):
 
 def test_quick_has_no_verdict_and_cannot_be_recorded(capsys):
     code, out, _ = bn(capsys, "run", "digits_mlp", "--seeds", "0", "--workers", "1", "--quick")
-    assert code == 0 and "Verdict: none" in out
+    assert code == 0
+    assert "Verdict: none" in out
     code, _, err = bn(
         capsys, "run", "digits_mlp", "--seeds", "0", "--workers", "1", "--quick", "--record"
     )
-    assert code == 1 and "leave out --quick" in err
+    assert code == 1
+    assert "leave out --quick" in err
 
 
 def test_record_goes_among_those_that_ship(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDER", tmp_path / "shipped")
-    code, out, _ = bn(
-        capsys, "run", "digits_mlp", "--seeds", "0", "--workers", "1", "--record"
-    )
-    assert code == 0 and json.loads((tmp_path / "shipped" / "digits_mlp.json").read_text())
+    code, _out, _ = bn(capsys, "run", "digits_mlp", "--seeds", "0", "--workers", "1", "--record")
+    assert code == 0
+    assert json.loads((tmp_path / "shipped" / "digits_mlp.json").read_text())
 
 
 @pytest.mark.parametrize(
-    "arguments, words",
+    ("arguments", "words"),
     [
         (["run", "mnist_mpl"], "Did you mean 'mnist_mlp'"),
         (["show", "mnist_mpl"], "Did you mean 'mnist_mlp'"),
@@ -89,25 +94,29 @@ def test_record_goes_among_those_that_ship(capsys, tmp_path, monkeypatch):
 )
 def test_errors_are_one_line(capsys, arguments, words):
     code, _, err = bn(capsys, *arguments)
-    assert code == 1 and err.startswith("bn: ") and words in err and err.count("\n") == 1
+    assert code == 1
+    assert err.startswith("bn: ")
+    assert words in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "1.5", "0-99999999"])
 def test_seeds_that_are_none(capsys, text):
     with pytest.raises(SystemExit) as caught:
         cli.main(["run", "digits_mlp", f"--seeds={text}"])
-    assert caught.value.code == 2 and "seed" in capsys.readouterr().err
+    assert caught.value.code == 2
+    assert "seed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "text, seeds", [("3", (3,)), ("0-2", (0, 1, 2)), ("7, 1-2", (7, 1, 2)), ("2-2", (2,))]
+    ("text", "seeds"), [("3", (3,)), ("0-2", (0, 1, 2)), ("7, 1-2", (7, 1, 2)), ("2-2", (2,))]
 )
 def test_seeds_that_are(text, seeds):
     assert cli._seeds(text) == seeds
 
 
 @pytest.mark.parametrize(
-    "error, words",
+    ("error", "words"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "x.json"), "what is done is kept"),
         (PermissionError(errno.EACCES, "Permission denied", "x.json"), "x.json"),
@@ -121,22 +130,28 @@ def test_what_can_go_wrong_in_a_run(capsys, monkeypatch, error, words):
 
     monkeypatch.setattr(experiments, "run", fail)
     code, _, err = bn(capsys, "run", "digits_mlp")
-    assert code == 1 and words in err and "Traceback" not in err
+    assert code == 1
+    assert words in err
+    assert "Traceback" not in err
 
 
 def test_data_looks_and_says(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("BN_DATA_DIR", str(tmp_path))
     code, out, _ = bn(capsys, "data", "--check")
-    assert code == 1 and out.count("is missing") == 4 and str(tmp_path) in out
+    assert code == 1
+    assert out.count("is missing") == 4
+    assert str(tmp_path) in out
     assert all(sha in out for sha in data.FILES.values())
     code, _, err = bn(capsys, "data")
-    assert code == 1 and all(sha in err for sha in data.FILES.values())
+    assert code == 1
+    assert all(sha in err for sha in data.FILES.values())
 
 
 @pytest.mark.mnist
 def test_data_is_there(capsys):
     code, out, _ = bn(capsys, "data")
-    assert code == 0 and out.count("is there") == 4
+    assert code == 0
+    assert out.count("is there") == 4
 
 
 def test_as_a_module_without_torch():
@@ -145,4 +160,5 @@ def test_as_a_module_without_torch():
          "sys.argv = ['bn', 'list']; runpy.run_module('bn', run_name='__main__')"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0 and "mnist_convnet" in done.stdout
+    assert done.returncode == 0
+    assert "mnist_convnet" in done.stdout

@@ -108,9 +108,12 @@ def is_tiny(loaded: data.Data) -> bool:
 
 def test_digits_are_the_same_stratified_split_every_time():
     a, b = data.digits(), data.digits()
-    assert a.x_train.shape == (1437, 1, 8, 8) and a.x_test.shape == (360, 1, 8, 8)
-    assert a.x_train.dtype == np.float32 and a.y_train.dtype == np.int64
-    assert a.x_train.min() == 0 and a.x_train.max() == 1
+    assert a.x_train.shape == (1437, 1, 8, 8)
+    assert a.x_test.shape == (360, 1, 8, 8)
+    assert a.x_train.dtype == np.float32
+    assert a.y_train.dtype == np.int64
+    assert a.x_train.min() == 0
+    assert a.x_train.max() == 1
     assert all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
     share = np.bincount(a.y_train) / 1437 - np.bincount(a.y_test) / 360
     assert np.abs(share).max() < 0.002
@@ -173,7 +176,8 @@ def test_folder_is_read_and_nothing_is_fetched(given_folder, monkeypatch):
     monkeypatch.setattr("pooch.retrieve", lambda *a, **k: pytest.fail("went to the network"))
     loaded = data.mnist()
     assert is_tiny(loaded)
-    assert loaded.x_train.dtype == np.float32 and loaded.y_train.dtype == np.int64
+    assert loaded.x_train.dtype == np.float32
+    assert loaded.y_train.dtype == np.int64
     raw = data.read_idx((given_folder / "train-images-idx3-ubyte.gz").read_bytes())
     assert np.array_equal(loaded.x_train[:, 0], raw.astype(np.float32) / np.float32(255))
     assert data.missing() == {}
@@ -196,7 +200,9 @@ def test_folder_with_a_damaged_file_is_refused_by_name(given_folder, name, damag
     with pytest.raises(data.DataError) as caught:
         data.mnist()
     message = str(caught.value)
-    assert name in message and data.FILES[name] in message and str(given_folder) in message
+    assert name in message
+    assert data.FILES[name] in message
+    assert str(given_folder) in message
     assert list(data.missing()) == [name]
     for other in set(data.FILES) - {name}:
         assert other not in message
@@ -262,10 +268,13 @@ def test_no_mirror_says_what_each_did_and_leaves_nothing(tiny, cache, serve, mon
     with pytest.raises(data.DataError) as caught:
         data.mnist(progress=False)
     message = str(caught.value)
-    assert "no connection" in message and "404" in message
-    assert "another file" in message and "broke off" in message
+    assert "no connection" in message
+    assert "404" in message
+    assert "another file" in message
+    assert "broke off" in message
     assert all(n in message and h in message for n, h in data.FILES.items())
-    assert str(cache) in message and "BN_DATA_DIR" in message
+    assert str(cache) in message
+    assert "BN_DATA_DIR" in message
     assert not any(cache.iterdir())
 
 
@@ -275,7 +284,8 @@ def test_failure_at_the_third_file_keeps_the_first_two(tiny, cache, serve, monke
     use(monkeypatch, server)
     with pytest.raises(data.DataError) as caught:
         data.mnist(progress=False)
-    assert names[0] not in str(caught.value) and names[2] in str(caught.value)
+    assert names[0] not in str(caught.value)
+    assert names[2] in str(caught.value)
     assert sorted(p.name for p in cache.iterdir()) == sorted(names[:2])
     whole = serve(good(tiny))
     use(monkeypatch, whole)
@@ -292,7 +302,7 @@ def test_complete_cache_is_never_written_to(tiny, cache, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "code, words",
+    ("code", "words"),
     [(errno.EACCES, "Permission denied"), (errno.EROFS, "Read-only"), (errno.ENOSPC, "no space")],
 )
 def test_cache_that_cannot_be_written(tiny, cache, serve, monkeypatch, code, words):
@@ -332,9 +342,11 @@ def test_disk_full_in_the_middle_of_a_download(tiny, cache, serve, monkeypatch):
 @pytest.mark.mnist
 def test_mnist_is_mnist():
     loaded = data.mnist()
-    assert loaded.x_train.shape == (60000, 1, 28, 28) and loaded.x_test.shape == (10000, 1, 28, 28)
+    assert loaded.x_train.shape == (60000, 1, 28, 28)
+    assert loaded.x_test.shape == (10000, 1, 28, 28)
     assert loaded.y_train[:5].tolist() == [5, 0, 4, 1, 9]
-    assert loaded.x_train.min() == 0 and loaded.x_train.max() == 1
+    assert loaded.x_train.min() == 0
+    assert loaded.x_train.max() == 1
     assert abs(loaded.x_train.mean() - 0.1307) < 1e-4
     assert np.bincount(loaded.y_test).tolist() == [
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,

@@ -26,7 +26,7 @@ def build(name, batch_norm, options, seed=0):
     return models.BUILDERS[name](batch_norm, **options)
 
 
-@pytest.mark.parametrize("name, options, shape", CASES)
+@pytest.mark.parametrize(("name", "options", "shape"), CASES)
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_maps_images_to_logits(name, options, shape, batch_norm):
     logits = build(name, batch_norm, options)(torch.rand(3, *shape))
@@ -34,17 +34,18 @@ def test_maps_images_to_logits(name, options, shape, batch_norm):
     assert (logits < 0).any()  # no softmax, no ReLU at the end
 
 
-@pytest.mark.parametrize("name, options, shape", CASES)
+@pytest.mark.parametrize(("name", "options", "shape"), CASES)
 def test_same_seed_same_weights_with_and_without(name, options, shape):
     with_, without = (build(name, b, options).state_dict() for b in (True, False))
-    assert without and without.keys() <= with_.keys()
+    assert without
+    assert without.keys() <= with_.keys()
     assert all(torch.equal(with_[key], without[key]) for key in without)
     assert all("norm" in key for key in with_.keys() - without.keys())
     other = build(name, False, options, seed=1).state_dict()
     assert not any(torch.equal(other[key], without[key]) for key in without)
 
 
-@pytest.mark.parametrize("name, options, shape", CASES)
+@pytest.mark.parametrize(("name", "options", "shape"), CASES)
 def test_building_draws_the_same_random_numbers(name, options, shape):
     build(name, True, options)
     after = torch.rand(1)
@@ -79,7 +80,8 @@ def test_sizes_of_the_sources():
     mlp, lenet, convnet = models.mlp(), models.lenet(), models.convnet()
     hidden = [(m.in_features, m.out_features) for m in mlp.modules() if isinstance(m, nn.Linear)]
     assert hidden == [(784, 100), (100, 100), (100, 100), (100, 10)]
-    assert lenet.conv1.weight.shape == (6, 1, 5, 5) and lenet.conv2.weight.shape == (16, 6, 5, 5)
+    assert lenet.conv1.weight.shape == (6, 1, 5, 5)
+    assert lenet.conv2.weight.shape == (16, 6, 5, 5)
     assert lenet.linear3.in_features == 16 * 5 * 5
     assert (lenet.linear3.out_features, lenet.linear4.out_features) == (120, 84)
     assert convnet.conv1.weight.shape == (32, 1, 3, 3)

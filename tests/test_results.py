@@ -68,12 +68,12 @@ def test_a_loss_that_is_not_finite_is_null_in_the_file_and_nan_in_memory(tmp_pat
 
 
 def test_unknown_record_suggests_one():
-    with pytest.raises(results.RecordError, match="Did you mean 'mnist_mlp'.*bn run mnist_mpl"):
+    with pytest.raises(results.RecordError, match=r"Did you mean 'mnist_mlp'.*bn run mnist_mpl"):
         results.load("mnist_mpl")
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    ("text", "words"),
     [
         ("", "not a record"),
         ('{"schema": 1', "not a record"),
@@ -109,7 +109,7 @@ def test_curves_and_final_follow_the_seeds():
 @pytest.mark.parametrize("params", [{}, {"batch_norm": None}, {"lr": 1}])
 def test_ambiguous_or_empty_choice_is_refused(params):
     record = make({(True, 0): [1, 2], (False, 0): [3, 4]})
-    with pytest.raises(results.RecordError, match='The units are: .*"batch_norm": false'):
+    with pytest.raises(results.RecordError, match=r'The units are: .*"batch_norm": false'):
         results.curves(record, "test_accuracy", **params)
 
 
@@ -141,7 +141,8 @@ def test_paired_chooses_arms_and_epoch():
 
 def test_one_seed_gives_no_interval():
     gap = results.paired(make({(True, 0): [1, 2], (False, 0): [1, 1]}))
-    assert gap.mean == 1 and (gap.low, gap.high) == (-math.inf, math.inf)
+    assert gap.mean == 1
+    assert (gap.low, gap.high) == (-math.inf, math.inf)
 
 
 # -- the records that bn ships ------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_record_is_whole_and_of_the_present_code(name):
 
 
 def test_every_experiment_is_recorded():
-    assert RECORDS == experiments.names()
+    assert experiments.names() == RECORDS
 
 
 @pytest.mark.parametrize("name", [n for n in RECORDS if experiments.get(n).data == "digits"])

@@ -193,7 +193,8 @@ def test_measuring_leaves_the_model_as_it_was(small, training):
     train.evaluate(model, small.x_test, small.y_test)
     train.predict_proba(model, small.x_test)
     train.preactivations(model, small.x_test)
-    assert model.training is training and same(weights(model), before)
+    assert model.training is training
+    assert same(weights(model), before)
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
@@ -206,7 +207,8 @@ def test_evaluate_does_not_depend_on_its_batches(small):
 def test_predict_proba_is_softmax(small):
     model = build()
     probabilities = train.predict_proba(model, small.x_test, batch_size=7)
-    assert probabilities.shape == (60, 10) and probabilities.dtype == np.float64
+    assert probabilities.shape == (60, 10)
+    assert probabilities.dtype == np.float64
     np.testing.assert_allclose(probabilities.sum(1), 1)
     loss, accuracy = train.evaluate(model, small.x_test, small.y_test)
     assert -np.log(probabilities[np.arange(60), small.y_test]).mean() == pytest.approx(loss)
@@ -225,7 +227,8 @@ def test_preactivations_are_the_inputs_of_the_nonlinearities(small, inplace):
     )
     lo, hi = found["2"]["edges"]
     np.testing.assert_allclose([lo, hi], np.quantile(values, [0.001, 0.999]), rtol=1e-4)
-    assert (values < 0).any() and lo < 0
+    assert (values < 0).any()
+    assert lo < 0
     assert len(found["2"]["counts"]) == 28
     assert 0.99 * values.size < sum(found["2"]["counts"]) <= values.size
 
@@ -248,7 +251,8 @@ def test_preactivations_survive_what_cannot_be_drawn(small, value):
 
 def test_divergence_is_reported_not_hidden(small):
     rows = list(train.train(models.mlp(False, in_features=64), small, epochs=2, lr=1e38))
-    assert len(rows) == 2 and not math.isfinite(rows[-1]["train_loss"])
+    assert len(rows) == 2
+    assert not math.isfinite(rows[-1]["train_loss"])
 
 
 def test_training_learns(small):

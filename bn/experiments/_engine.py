@@ -128,7 +128,7 @@ def code_hash(experiment: Experiment) -> str:
     """Hash the code that determines an experiment's numbers.
 
     That is ``bn/models.py``, ``bn/train.py`` and the experiment's `run`, without comments,
-    docstrings and layout. The data that go in have a hash of their own (:func:`bn.data.digest`).
+    docstrings, layout and ``__all__``. The data that go in have a hash of their own (:func:`bn.data.digest`).
     """
     sources = [(PACKAGE / name).read_text(encoding="utf-8") for name in ("models.py", "train.py")]
     sources.append(inspect.getsource(experiment.run))
@@ -141,7 +141,8 @@ def _bare(source: str) -> str:
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         if documented and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    lines = ast.unparse(tree).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("__all__ = "))
 
 
 def run(
@@ -224,9 +225,7 @@ def _record(identity: dict, job: _Job) -> dict:
         for seed in sorted(found)
         if all(_epochs(job.path(params, seed)) == epochs for params in grid)
     ]
-    units = [
-        json.loads(job.path(params, seed).read_text()) for params in grid for seed in seeds
-    ]
+    units = [json.loads(job.path(params, seed).read_text()) for params in grid for seed in seeds]
     return {
         **identity,
         "seeds": seeds,

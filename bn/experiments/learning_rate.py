@@ -54,9 +54,7 @@ def best_rate(record, network, batch_norm):
         for unit in record["units"]
         if arm.items() <= unit["params"].items() and unit["seed"] == record["seeds"][0]
     ]
-    return max(
-        rates, key=lambda lr: final(record, "validation_accuracy", lr=lr, **arm).mean()
-    )
+    return max(rates, key=lambda lr: final(record, "validation_accuracy", lr=lr, **arm).mean())
 
 
 def verdict(record):

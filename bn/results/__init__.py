@@ -132,9 +132,7 @@ def save(record: dict, path: str | os.PathLike) -> None:
 
 def finite(row: dict) -> dict:
     """Replace numbers that JSON cannot hold by None."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
-    }
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def _json(value) -> str:
