@@ -372,7 +372,9 @@ def gradient_normalized(x, w, eps=1e-5) -> np.ndarray:
 def _batch(x) -> np.ndarray:
     x = np.asarray(x, dtype=float)
     if x.ndim != 1 or x.size < 2:
-        raise ValueError(f"x must be a batch of at least two inputs, shape (m,), got shape {x.shape}")
+        raise ValueError(
+            f"x must be a batch of at least two inputs, shape (m,), got shape {x.shape}"
+        )
     return x
 
 

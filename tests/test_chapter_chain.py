@@ -47,7 +47,9 @@ def chapter():
 
 @given(WEIGHT, CHAIN, st.floats(0, 1))
 def test_the_chapters_orders_are_the_packages(chapter, x, w, eta):
-    np.testing.assert_allclose(chapter["orders"](x, w, eta), chain.step_orders(x, w, eta), rtol=1e-9)
+    np.testing.assert_allclose(
+        chapter["orders"](x, w, eta), chain.step_orders(x, w, eta), rtol=1e-9
+    )
     np.testing.assert_allclose(chapter["gradient"](x, w), chain.gradient(x, w), rtol=1e-12)
 
 
@@ -65,13 +67,15 @@ def test_hessian_is_the_product_of_all_but_two(x, w):
 
 @given(WEIGHT, CHAIN)
 def test_newton_takes_the_same_share_from_every_weight(x, w):
-    l, y, g, H = len(w), chain.output(x, w), chain.gradient(x, w), chain.hessian(x, w)
-    np.testing.assert_allclose(H @ w, (l - 1) * g, rtol=1e-9)  # Euler
+    n, y = len(w) - 1, chain.output(x, w)
+    g, H = chain.gradient(x, w), chain.hessian(x, w)
+    np.testing.assert_allclose(H @ w, n * g, rtol=1e-9)  # Euler
     new = chain.newton_step(x, w)
     np.testing.assert_allclose(w - new, np.linalg.solve(H, g), rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(new, w * (1 - 1 / (l - 1)), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(new, w * (1 - 1 / n), rtol=1e-12, atol=1e-15)
     signs = np.sign(np.linalg.eigvalsh(H)) * np.sign(y)
-    assert (signs > 0).sum() == 1 and (signs < 0).sum() == l - 1
+    assert (signs > 0).sum() == 1
+    assert (signs < 0).sum() == n
 
 
 @pytest.mark.parametrize(("x", "w"), [(1, [2.0]), (0, [1.0, 2.0]), (1, [1.0, 0.0, 3.0])])
@@ -109,13 +113,21 @@ def test_a_lower_weight_keeps_epsilons_share(x, w, eps):
 
 
 @settings(max_examples=50)
-@given(BATCH, st.lists(st.just(0.0) | WEIGHT, min_size=1, max_size=6).map(np.array), st.sampled_from([1e-2, 1.0]))
+@given(
+    BATCH,
+    st.lists(st.just(0.0) | WEIGHT, min_size=1, max_size=6).map(np.array),
+    st.sampled_from([1e-2, 1.0]),
+)
 def test_normalised_gradient_is_the_difference_quotient(x, w, eps):
     gradient, d = chain.gradient_normalized(x, w, eps), 1e-6
     for i in range(len(w)):
         step = d * np.eye(len(w))[i]
-        slope = (chain.output_normalized(x, w + step, eps) - chain.output_normalized(x, w - step, eps)) / (2 * d)
-        np.testing.assert_allclose(gradient[i], slope, rtol=1e-4, atol=1e-4 * max(1, abs(gradient).max()))
+        slope = (
+            chain.output_normalized(x, w + step, eps) - chain.output_normalized(x, w - step, eps)
+        ) / (2 * d)
+        np.testing.assert_allclose(
+            gradient[i], slope, rtol=1e-4, atol=1e-4 * max(1, abs(gradient).max())
+        )
 
 
 @pytest.mark.parametrize("x", [1.0, [1.0], [[1.0, 2.0]]])
@@ -159,7 +171,9 @@ def test_what_the_chapter_concludes_of_training(chapter):
     trained = {name: int(np.sum(f < 1)) for name, f in chapter["final"].items()}
     assert trained == {"without, η = 0.1": 0, "with, η = 0.1": 20,
                        "without, η = 0.01": 20, "without, normalised step": 20}  # fmt: skip
-    (survivor,) = chapter["final"]["without, η = 0.1"][np.isfinite(chapter["final"]["without, η = 0.1"])]
+    (survivor,) = chapter["final"]["without, η = 0.1"][
+        np.isfinite(chapter["final"]["without, η = 0.1"])
+    ]
     assert survivor == pytest.approx(2, rel=0.05)  # a chain whose output is 0: E(2x)²/2
     assert not np.array_equal(chapter["x"][0, 0], chapter["x"][0, 1])  # seeds differ
     again, _, _ = chapter["draws"](range(20), 50, 1.0, 300)
@@ -172,11 +186,16 @@ def test_what_the_chapter_concludes_of_training(chapter):
 def test_every_section_of_the_argument_ends_in_one_takeaway():
     text = "\n\n".join("".join(c["source"]) for c in CELLS.values() if c["cell_type"] == "markdown")
     sections = re.split(r"(?m)^## ", text)[1:]
-    argument = [s for s in sections if not s.startswith(("Before", "Exercises", "Quiz", "Recap", "References"))]
+    argument = [
+        s
+        for s in sections
+        if not s.startswith(("Before", "Exercises", "Quiz", "Recap", "References"))
+    ]
     assert len(argument) >= 9
     for section in argument:
         last = section.strip().split("\n\n")[-1]
-        assert last.startswith("**Takeaway.**") and section.count("**Takeaway.**") == 1, section[:40]
+        assert last.startswith("**Takeaway.**"), section[:40]
+        assert section.count("**Takeaway.**") == 1, section[:40]
 
 
 def test_the_sign_of_the_first_order_is_right_on_the_page():
@@ -193,4 +212,5 @@ def test_every_exercise_of_the_bank_is_set_and_solved():
 
 def test_the_quiz_is_one():
     quiz = Quiz(PATH.with_suffix(".quiz.json"))
-    assert "why/deep_linear_chain" in repr(quiz) and "total=6" in repr(quiz)
+    assert "why/deep_linear_chain" in repr(quiz)
+    assert "total=6" in repr(quiz)

@@ -46,9 +46,12 @@ def shown(page):  # noqa: F811
 
 def test_both_languages_draw_the_same_weights(page):  # noqa: F811
     seeds = [0, 1, 2, 999, 2**31, 2**32 - 1]
-    for seed, got in zip(seeds, evaluate(page, "chain_maths", "uniform", [[s, 60] for s in seeds]), strict=True):
+    for seed, got in zip(
+        seeds, evaluate(page, "chain_maths", "uniform", [[s, 60] for s in seeds]), strict=True
+    ):
         assert got == uniform(seed, 60).tolist()
-        assert 0 <= min(got) < 0.1 and 0.9 < max(got) < 1
+        assert 0 <= min(got) < 0.1
+        assert 0.9 < max(got) < 1
 
 
 def test_javascript_computes_what_python_computes(page):  # noqa: F811
@@ -68,7 +71,9 @@ def test_javascript_computes_what_python_computes(page):  # noqa: F811
         for key, value in want.items():
             # A promise near 0 is a difference: it is as accurate as what it is the difference of.
             atol = 1e-12 * abs(y) if key == "promised" else 0
-            np.testing.assert_allclose(floats(values[key]), value, rtol=1e-9, atol=atol, err_msg=f"{key} of {figure}")
+            np.testing.assert_allclose(
+                floats(values[key]), value, rtol=1e-9, atol=atol, err_msg=f"{key} of {figure}"
+            )
         if figure.normalised:
             within = chain.bounds(y, figure.share * abs(y))
             np.testing.assert_allclose(values["within"], within, rtol=1e-9, atol=1e-15)
@@ -89,7 +94,9 @@ def test_javascript_follows_python_over_many_draws(page):  # noqa: F811
     ):
         for case, got in zip(cases, evaluate(page, "chain_maths", name, sent), strict=True):
             scale = 1e-14 * abs(chain.output(*case[:2])) if name == "firstOrder" else 0
-            np.testing.assert_allclose(floats(got), python(*case), rtol=1e-9, atol=scale, err_msg=name)
+            np.testing.assert_allclose(
+                floats(got), python(*case), rtol=1e-9, atol=scale, err_msg=name
+            )
 
 
 def test_overflow_reads_as_infinity(page):  # noqa: F811
@@ -109,7 +116,8 @@ def test_it_starts_in_the_state_the_chapter_speaks_of(shown):
     assert math.isclose(figure.promised, -1021.5027, rel_tol=1e-6)
     assert math.isclose(figure.delivered, 0.0024292, rel_tol=1e-4)
     text = shown.description()
-    assert "promises −1022 and delivers 0.00243" in text and "order 8" in text
+    assert "promises −1022 and delivers 0.00243" in text
+    assert "order 8" in text
     assert repr(figure).startswith("Chain(depth=50, weight=1.1")
 
 
@@ -124,8 +132,10 @@ def test_bars_point_the_way_of_their_sign(shown):
     shown.set(depth=3, weight=1.0, eta=0.1)
     tops = [float(shown.root.locator("rect.bn-bar").nth(k).get_attribute("y")) for k in range(4)]
     zero = float(shown.root.locator("rect.bn-bar").nth(0).get_attribute("height")) + tops[0]
-    assert tops[0] < zero and tops[2] < zero
-    assert math.isclose(tops[1], zero, abs_tol=0.1) and math.isclose(tops[3], zero, abs_tol=0.1)
+    assert tops[0] < zero
+    assert tops[2] < zero
+    assert math.isclose(tops[1], zero, abs_tol=0.1)
+    assert math.isclose(tops[3], zero, abs_tol=0.1)
 
 
 # ------------------------------------------------------------------------------ at the desk
@@ -148,15 +158,20 @@ def test_every_control_answers_the_keyboard(shown):
     before = shown.description()
     shown.root.get_by_role("button", name="New weights").press("Enter")
     shown.settle()
-    assert shown.get("seed") == 2 and shown.description() != before
+    assert shown.get("seed") == 2
+    assert shown.description() != before
 
 
 def test_the_normalised_step_brings_its_own_slider_and_bounds(shown):
-    rate, share = (shown.root.get_by_label(name, exact=True) for name in ("Learning rate η", "Ask δ/|ŷ|"))
-    assert rate.is_visible() and not share.is_visible()
+    rate, share = (
+        shown.root.get_by_label(name, exact=True) for name in ("Learning rate η", "Ask δ/|ŷ|")
+    )
+    assert rate.is_visible()
+    assert not share.is_visible()
     assert "bounds" not in shown.description()
     shown.press("Normalised step η = δ/gᵀg", "Space")
-    assert share.is_visible() and not rate.is_visible()
+    assert share.is_visible()
+    assert not rate.is_visible()
     assert "asks for 0.5 times the output. The two bounds: 58.7 and 71.2" in shown.description()
     shown.press("Ask δ/|ŷ|", "ArrowRight")
     assert shown.get("share") == pytest.approx(0.55)
@@ -218,7 +233,8 @@ def test_traits_refuse_what_makes_no_chain(bad):
 def test_weights_are_where_the_traits_say():
     figure = Chain(depth=60, weight=0.8, spread=0.25, seed=3)
     assert figure.w.shape == (60,)
-    assert 0.6 <= figure.w.min() < 0.65 and 0.95 < figure.w.max() < 1.0
+    assert 0.6 <= figure.w.min() < 0.65
+    assert 0.95 < figure.w.max() < 1.0
     assert not np.array_equal(figure.w, Chain(depth=60, weight=0.8, spread=0.25, seed=4).w)
 
 
@@ -229,4 +245,5 @@ def test_the_picture_can_be_drawn_in_every_state(state):
         warnings.simplefilter("ignore", RuntimeWarning)  # overflow, where there is one
         svg = figure.poster()
         assert svg == Chain(**state).poster()
-    assert svg.startswith("<svg") and figure.alt() in svg
+    assert svg.startswith("<svg")
+    assert figure.alt() in svg

@@ -67,7 +67,9 @@ class Chain(Widget):
     x = traitlets.Float(1.0, min=-2.0, max=2.0, help="the input").tag(sync=True)
     eta = traitlets.Float(0.002, min=0.0, max=1.0, help="fixed learning rate").tag(sync=True)
     normalised = traitlets.Bool(False, help="use eta = delta / (g @ g)").tag(sync=True)
-    share = traitlets.Float(0.5, min=0.0, max=2.0, help="delta as a share of the size of the output").tag(sync=True)
+    share = traitlets.Float(
+        0.5, min=0.0, max=2.0, help="delta as a share of the size of the output"
+    ).tag(sync=True)
 
     @property
     def w(self) -> np.ndarray:
@@ -98,6 +100,7 @@ class Chain(Widget):
         return chain.step_exact(self.x, self.w, self.rate)
 
     def alt(self) -> str:
+        """Say in one sentence what the picture shows."""
         return (
             f"A chain of {self.depth} weights near {self.weight:g} with output "
             f"{chain.output(self.x, self.w):.3g}: one step promises {self.promised:.3g} "
@@ -105,6 +108,7 @@ class Chain(Widget):
         )
 
     def draw(self, figure) -> None:
+        """Draw the orders, and below them the output before, as promised and as delivered."""
         from bn.plots import COLORS
 
         y = chain.output(self.x, self.w)
@@ -117,7 +121,9 @@ class Chain(Widget):
         top.set_yscale("symlog", linthresh=small)
         top.axhline(0, lw=0.8, color=COLORS["ink"])
         top.set(xlabel="order k of the learning rate", title="What each order adds to the output")
-        bottom.barh(range(3), np.clip([*rows.values()], -1e300, 1e300), color=[*colors[:2], colors[3]])
+        bottom.barh(
+            range(3), np.clip([*rows.values()], -1e300, 1e300), color=[*colors[:2], colors[3]]
+        )
         bottom.set_xscale("symlog", linthresh=small)
         bottom.axvline(0, lw=0.8, color=COLORS["ink"])
         bottom.set_yticks(range(3), [f"{name}  {value:.3g}" for name, value in rows.items()])
