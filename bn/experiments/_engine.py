@@ -141,8 +141,8 @@ def _bare(source: str) -> str:
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
         if documented and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    lines = ast.unparse(tree).splitlines()
-    return "\n".join(line for line in lines if not line.startswith("__all__ = "))
+    tree.body = [node for node in tree.body if not ast.unparse(node).startswith("__all__ = ")]
+    return ast.unparse(tree)
 
 
 def run(
