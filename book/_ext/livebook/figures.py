@@ -32,7 +32,7 @@ DARK = {
     "#8a9099": "#9aa1ab",
 }
 _COLOUR = re.compile("|".join(DARK), re.I)
-CAPTION = re.compile(r"^Figure\b[\s\d.]*:\s*")
+CAPTION = r"Figure\b[\s\d.]*:\s*"
 
 
 def darken(svg: str) -> str:
@@ -48,24 +48,22 @@ def darken(svg: str) -> str:
     return re.sub(r"(<svg\b)", rf'\1 fill="{DARK["#000000"]}"', svg, count=1)
 
 
+def _is_paragraph(node: nodes.Node, first: type, beginning: str, alone: bool = False) -> bool:
+    """Tell whether a paragraph begins with an inline element of a kind, and with some words."""
+    if not isinstance(node, nodes.paragraph) or not re.match(beginning, node.astext()):
+        return False
+    parts = [child for child in node.children if child.astext()]  # Markdown leaves empty ones
+    return isinstance(parts[0], first) and (len(parts) == 1 or not alone)
+
+
 def is_caption(node: nodes.Node) -> bool:
     """Tell whether a paragraph is all emphasis and begins with 'Figure:'."""
-    return (
-        isinstance(node, nodes.paragraph)
-        and len(node) == 1
-        and isinstance(node[0], nodes.emphasis)
-        and CAPTION.match(node.astext()) is not None
-    )
+    return _is_paragraph(node, nodes.emphasis, CAPTION, alone=True)
 
 
 def is_takeaway(node: nodes.Node) -> bool:
     """Tell whether a paragraph begins with a bold 'Takeaway'."""
-    return (
-        isinstance(node, nodes.paragraph)
-        and bool(node.children)
-        and isinstance(node[0], nodes.strong)
-        and node.astext().startswith("Takeaway")
-    )
+    return _is_paragraph(node, nodes.strong, r"Takeaway\b")
 
 
 def describe(app: Sphinx, doctree: nodes.document) -> None:
@@ -77,7 +75,7 @@ def describe(app: Sphinx, doctree: nodes.document) -> None:
         elif is_caption(node):
             node["classes"].append("bn-caption")
             if image is not None:
-                image.setdefault("alt", CAPTION.sub("", node.astext()))
+                image.setdefault("alt", re.sub(f"^{CAPTION}", "", node.astext()))
                 image = None
         elif isinstance(node, nodes.section):
             image = None  # a caption speaks of a figure of its own section
