@@ -190,3 +190,14 @@ def test_records_were_made_from_this_mnist():
     for name in RECORDS:
         if experiments.get(name).data == "mnist":
             assert results.load(name)["data"] == expected
+
+
+def test_step_time_is_of_the_networks_there_are():
+    from bn import models
+
+    found = results.step_time()
+    assert found["nets"].keys() == models.BUILDERS.keys()
+    for net in found["nets"].values():
+        low, high = net["quartiles"]
+        assert low <= net["ratio"] <= high
+        assert net["ratio"] == pytest.approx(net["with_ms"] / net["without_ms"], rel=0.1)

@@ -18,7 +18,17 @@ import numpy as np
 
 from bn import checkpoint
 
-__all__ = ["Paired", "RecordError", "curves", "final", "load", "names", "paired", "save"]
+__all__ = [
+    "Paired",
+    "RecordError",
+    "curves",
+    "final",
+    "load",
+    "names",
+    "paired",
+    "save",
+    "step_time",
+]
 
 SCHEMA = 1
 FOLDER = Path(__file__).parent
@@ -108,6 +118,26 @@ def load(name: str, folder: str | os.PathLike | None = None) -> dict:
             {k: math.nan if v is None else v for k, v in row.items()} for row in unit["epochs"]
         ]
     return record
+
+
+def step_time() -> dict:
+    """Return what a training step costs with and without batch norm, as measured for `bn`.
+
+    Returns
+    -------
+    dict
+        ``nets``: for each network ``with_ms`` and ``without_ms``, the median processor time of a
+        step in milliseconds, their ``ratio`` (median over rounds that measure both in turns) and
+        its ``quartiles``; ``config``, ``versions``, ``hardware``. Measured by
+        ``python -m benchmarks.step_time --record``.
+
+    Examples
+    --------
+    >>> import bn
+    >>> sorted(bn.results.step_time()["nets"])
+    ['convnet', 'lenet', 'mlp']
+    """
+    return json.loads((FOLDER / "step_time.json").read_text(encoding="utf-8"))
 
 
 def save(record: dict, path: str | os.PathLike) -> None:
