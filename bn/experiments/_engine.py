@@ -160,7 +160,7 @@ def run(
     Parameters
     ----------
     experiment : Experiment
-        From :func:`get`.
+        From :func:`bn.experiments.get`.
     seeds : iterable of int, optional
         By default those of the declaration.
     workers : int, optional
@@ -171,7 +171,7 @@ def run(
     quick : bool
         One epoch only, to see that it works; the record is named ``NAME.quick``.
     folder : path, optional
-        Where records go; by default :func:`user_folder`.
+        Where records go; by default :func:`bn.experiments.user_folder`.
     progress : bool
         Show a bar with the time left.
 
@@ -252,7 +252,7 @@ def verify(
     Parameters
     ----------
     experiment : Experiment
-        From :func:`get`.
+        From :func:`bn.experiments.get`.
     seed : int, optional
         By default the first of the record.
     quick : bool
