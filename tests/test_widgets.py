@@ -340,6 +340,55 @@ def test_no_work_off_screen(page, widget):  # noqa: F811
     assert shown.description()
 
 
+def test_paper_shows_what_the_screen_has_not_shown_yet(page):  # noqa: F811
+    shown = mount(page, widgets.Chain())
+    page.evaluate("() => { __el.style.marginTop = '5000px'; scrollTo(0, 0); }")
+    page.wait_for_timeout(150)
+    shown.set(depth=7)
+    assert "7 weights" not in shown.description()
+    page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    assert "7 weights" in shown.description()
+
+
+PALE, DARK = "rgb(0, 114, 178)", "rgb(86, 180, 233)"  # --bn-with in each theme
+
+
+@pytest.mark.parametrize(
+    ("host", "system", "medium", "expected"),
+    [
+        ("html data-theme=light", "dark", "screen", PALE),
+        ("html data-theme=dark", "light", "screen", DARK),
+        ("html data-theme=dark", "dark", "print", PALE),
+        ("html theme=dark", "light", "screen", DARK),  # Colab
+        ("body data-jp-theme-light=false", "light", "screen", DARK),
+        ("body data-jp-theme-light=true", "dark", "screen", PALE),
+        ("body class=vscode-dark", "light", "screen", DARK),
+        ("body class=vscode-light", "dark", "screen", PALE),
+        ("", "dark", "screen", DARK),
+        ("", "dark", "print", PALE),
+        ("", "light", "screen", PALE),
+    ],
+)
+def test_colours_follow_the_host(page, host, system, medium, expected):  # noqa: F811
+    page.set_content(
+        f"<style>{_base.styles('common')}</style><p class=bn-widget style='outline-color: var(--bn-with)'>x"
+    )
+    page.emulate_media(color_scheme=system, media=medium)
+    if host:
+        element, attribute, value = re.split("[ =]", host)
+        page.evaluate(
+            "([e, a, v]) => document.querySelector(e).setAttribute(a, v)",
+            [element, attribute, value],
+        )
+    style = "getComputedStyle(document.querySelector('.bn-widget'))"
+    assert page.evaluate(f"{style}.outlineColor") == expected
+    ink, paper = (
+        [int(v) for v in re.findall(r"\d+", page.evaluate(f"{style}.{k}"))[:3]]
+        for k in ("color", "backgroundColor")
+    )
+    assert contrast(ink, paper) > 7
+
+
 # ------------------------------------------------------------------------------------- the bundler
 
 
