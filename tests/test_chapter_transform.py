@@ -33,7 +33,9 @@ def chapter():
 
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
-batches = st.tuples(st.integers(2, 12), st.integers(1, 5)).flatmap(lambda s: arrays(float, s, elements=finite))
+batches = st.tuples(st.integers(2, 12), st.integers(1, 5)).flatmap(
+    lambda s: arrays(float, s, elements=finite)
+)
 epsilons = st.sampled_from([1e-10, 1e-5, 1e-3, 1.0])
 
 
@@ -50,11 +52,15 @@ def with_spread(x):
 def test_the_chapters_layer_is_the_packages(chapter, x, eps, seed):
     gamma, beta = np.random.default_rng(seed).normal(size=(2, x.shape[1]))
     ours = chapter["batch_norm"](x, gamma, beta, eps)
-    np.testing.assert_allclose(ours, bn.batch_norm(x, gamma, beta, eps=eps)[0], rtol=1e-9, atol=1e-7)
+    np.testing.assert_allclose(
+        ours, bn.batch_norm(x, gamma, beta, eps=eps)[0], rtol=1e-9, atol=1e-7
+    )
 
 
 def test_the_four_single_lines_are_the_layer(chapter):
-    lines = run("setup", "one-feature", "line-mean-code", "line-var-code", "line-xhat-code", "line-y-code")
+    lines = run(
+        "setup", "one-feature", "line-mean-code", "line-var-code", "line-xhat-code", "line-y-code"
+    )
     np.testing.assert_array_equal(lines["y"], chapter["batch_norm"](lines["x"], 2.0, 1.0))
     np.testing.assert_allclose(lines["y"], bn.batch_norm(lines["x"], 2.0, 1.0)[0], rtol=1e-14)
 
@@ -111,7 +117,9 @@ def test_the_bound_is_reached_by_one_against_equals(m, common, other):
 @given(finite, finite)
 def test_two_examples_keep_only_their_order(a, b):
     assume(abs(a - b) > 1e-6)
-    np.testing.assert_allclose(bn.standardize([[a], [b]], eps=0), np.sign([[a - b], [b - a]]), rtol=1e-6)
+    np.testing.assert_allclose(
+        bn.standardize([[a], [b]], eps=0), np.sign([[a - b], [b - a]]), rtol=1e-6
+    )
 
 
 @given(batches, epsilons)
@@ -136,8 +144,12 @@ def test_location_and_scale_are_forgotten(x, scale, shift):
 
 @given(batches, st.floats(0.01, 100), epsilons)
 def test_epsilon_has_the_units_of_a_variance(x, scale, eps):
+    with_spread(x)
     np.testing.assert_allclose(
-        bn.standardize(scale * x, eps=eps), bn.standardize(x, eps=eps / scale**2), rtol=1e-6, atol=1e-7
+        bn.standardize(scale * x, eps=eps),
+        bn.standardize(x, eps=eps / scale**2),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -156,24 +168,24 @@ def test_a_bias_before_the_layer_gets_no_gradient(x, eps, seed):
 def test_the_two_formulas_of_the_variance(chapter):
     assert (chapter["wrong"] % 8 == 0).all()
     assert (chapter["wrong"] < 0).any()
-    np.testing.assert_allclose(chapter["right"], chapter["exact"], rtol=1e-3)
-    np.testing.assert_allclose(bn.moments(chapter["far"])[1], chapter["exact"], rtol=1e-6)
+    np.testing.assert_allclose(chapter["right"], chapter["truth"], rtol=1e-3)
+    np.testing.assert_allclose(bn.moments(chapter["far"])[1], chapter["truth"], rtol=1e-6)
 
 
 def test_steps_of_descent_agree_with_the_loop():
     chapter = run("setup", "conditioning")
-    steps = {name: d.steps_to(0.01) for name, d in chapter["descents"].items()}
-    assert steps["whitened"] == 1
-    assert steps["as measured"] > 1e5 * steps["standardised"]
+    descents, t = chapter["runs_of"], chapter["t"]
+    assert descents["whitened"].steps == 1
+    assert descents["as measured"].steps > 1e5 * descents["standardised"].steps
     for name in ("standardised", "mean subtracted"):
-        d, n = chapter["descents"][name], steps[name]
+        d = descents[name]
         v = np.zeros(d.A.shape[1])
-        for _ in range(n):
-            v -= d.eta * d.A.T @ (d.A @ v - chapter["t"]) / len(chapter["t"])
-        best = np.linalg.lstsq(d.A, chapter["t"], rcond=None)[0]
-        loss = [((d.A @ p - chapter["t"]) ** 2).mean() for p in (v, best, np.zeros_like(v))]
-        assert (loss[0] - loss[1]) / (loss[2] - loss[1]) == pytest.approx(d.excess(n), rel=1e-6)
-        assert d.excess(n) <= 0.01 < d.excess(n - 1)
+        for _ in range(d.steps):
+            v -= d.eta * d.A.T @ (d.A @ v - t) / len(t)
+        loss = [((d.A @ p - t) ** 2).mean() for p in (v, d.best, np.zeros_like(v))]
+        left = (loss[0] - loss[1]) / (loss[2] - loss[1])
+        assert left == pytest.approx(d.excess(d.steps), rel=1e-6)
+        assert d.excess(d.steps) <= 0.01 < d.excess(d.steps - 1)
 
 
 def test_detached_statistics_let_the_bias_run_away():
@@ -184,25 +196,3 @@ def test_detached_statistics_let_the_bias_run_away():
     assert np.ptp(detached[100:, 0]) < 1e-3  # while the loss stands still
     assert detached[-1, 0] > through[-1, 0] + 0.02
     assert (np.diff(runs[True, True][20:, 2]) > 0).all()  # with scaling, the weights too
-
-
-# ------------------------------------------------------------------------------ the frame
-
-
-def test_every_section_ends_in_a_takeaway():
-    text = "\n".join("".join(c["source"]) for c in CELLS.values() if c["cell_type"] == "markdown")
-    sections = [s for s in text.split("\n## ")[1:]]
-    frame = ("Before you read", "Exercises", "Quiz", "Recap", "What comes next", "References")
-    for section in sections:
-        title = section.splitlines()[0]
-        if not title.startswith(frame):
-            last = section.strip().splitlines()[-1]
-            assert last.startswith("**Takeaway.** "), f"{title!r} ends with {last!r}"
-
-
-def test_every_figure_has_a_caption():
-    names = list(CELLS)
-    for i, name in enumerate(names):
-        if "plt.show()" in "".join(CELLS[name]["source"]) or name == "widget":
-            following = "".join("".join(CELLS[n]["source"]) for n in names[i + 1 : i + 2])
-            assert following.startswith("*Figure:"), name

@@ -47,9 +47,13 @@ def cases():
 
 def test_javascript_computes_what_python_computes(page):  # noqa: F811
     all_cases = list(cases())
-    for case, got in zip(all_cases, evaluate(page, "batch_maths", "batchNorm", all_cases), strict=True):
+    for case, got in zip(
+        all_cases, evaluate(page, "batch_maths", "batchNorm", all_cases), strict=True
+    ):
         for key, want in python(*case).items():
-            np.testing.assert_allclose(got[key], want, rtol=1e-9, atol=1e-12, err_msg=f"{key} of {case}")
+            np.testing.assert_allclose(
+                got[key], want, rtol=1e-9, atol=1e-12, err_msg=f"{key} of {case}"
+            )
 
 
 def test_javascript_refuses_one_value_as_python_does(page):  # noqa: F811
@@ -62,7 +66,9 @@ def test_javascript_refuses_one_value_as_python_does(page):  # noqa: F811
 def test_dots_never_cover_each_other(page):  # noqa: F811
     rng = np.random.default_rng(1)
     trials = [[rng.uniform(0, 60, size=12).tolist(), 22] for _ in range(30)] + [[[5, 5, 5], 22]]
-    for (positions, width), level in zip(trials, evaluate(page, "batch_maths", "stack", trials), strict=True):
+    for (positions, width), level in zip(
+        trials, evaluate(page, "batch_maths", "stack", trials), strict=True
+    ):
         for i in range(len(positions)):
             for j in range(i):
                 assert level[i] != level[j] or abs(positions[i] - positions[j]) >= width
@@ -109,7 +115,9 @@ def test_a_point_is_dragged_with_the_mouse(batch):
 
 
 def rows(shown):
-    return [r.locator("th, td").all_inner_texts() for r in shown.root.locator(".bn-values tr").all()]
+    return [
+        r.locator("th, td").all_inner_texts() for r in shown.root.locator(".bn-values tr").all()
+    ]
 
 
 def number(text):
@@ -154,13 +162,15 @@ def test_one_point_is_refused_in_words(batch):
     for _ in range(5):
         remove.click()
     batch.settle()
-    assert len(batch.get("x")) == 1 and remove.is_disabled()
+    assert len(batch.get("x")) == 1
+    assert remove.is_disabled()
     assert "refuses" in batch.root.locator(".bn-status").inner_text()
     add = batch.root.get_by_role("button", name="Add a point")
     for _ in range(11):
         add.click()
     batch.settle()
-    assert len(batch.get("x")) == 12 and add.is_disabled()
+    assert len(batch.get("x")) == 12
+    assert add.is_disabled()
 
 
 def test_reset_goes_back_to_the_start(batch):
@@ -212,9 +222,11 @@ def test_bad_values_are_refused(bad):
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"x": [2.0]}, {"x": [3.0, 3.0], "eps": 0.0}, {"x": [3.0, 3.0]}, {"x": [900.0, 1.0, 2.0]}]
+    "state",
+    [{}, {"x": [2.0]}, {"x": [3.0, 3.0], "eps": 0.0}, {"x": [3.0, 3.0]}, {"x": [900.0, 1.0, 2.0]}],
 )
 def test_every_state_has_a_picture_and_a_sentence(state):
     batch = Batch(**state)
     assert batch.poster().startswith("<svg")
-    assert "mean" in batch.alt() and "nan" not in batch.alt()
+    assert "mean" in batch.alt()
+    assert "nan" not in batch.alt()

@@ -41,7 +41,9 @@ class Batch(Widget):
     _shown = ("x", "gamma", "beta", "eps")
     _size = (6.4, 3.6)
 
-    x = traitlets.List(traitlets.Float(), START, minlen=1, maxlen=12, help="the batch").tag(sync=True)
+    x = traitlets.List(traitlets.Float(), START, minlen=1, maxlen=12, help="the batch").tag(
+        sync=True
+    )
     gamma = traitlets.Float(1.5, min=-100, max=100, help="scale").tag(sync=True)
     beta = traitlets.Float(0.5, min=-100, max=100, help="shift").tag(sync=True)
     eps = traitlets.Float(1e-5, min=0, max=1000, help="added to the variance").tag(sync=True)
@@ -71,6 +73,7 @@ class Batch(Widget):
         return self.gamma * self.x_hat + self.beta
 
     def alt(self) -> str:
+        """Say what the picture shows."""
         mean, var = functional.moments(np.array(self.x))
         start = f"A batch of {len(self.x)} values has mean {mean:.3g} and variance {var:.3g}. "
         if len(self.x) < 2:
@@ -84,6 +87,7 @@ class Batch(Widget):
         )
 
     def draw(self, figure) -> None:
+        """Draw the three lines of dots."""
         axes = figure.add_subplot()
         rows = [(2, "x", np.array(self.x), "#D55E00")]
         if len(self.x) > 1 and np.isfinite(self.x_hat).all():
@@ -94,6 +98,10 @@ class Batch(Widget):
             axes.plot(values, np.full(len(values), height), "o", color=colour, markersize=9)
             axes.plot(values.mean(), height - 0.16, "^", color=colour, markersize=6)
         reach = max(10, *(np.abs(row[2]).max() for row in rows))
-        axes.set(xlim=(-1.05 * reach, 1.05 * reach), ylim=(-0.4, 2.4), xlabel="value (one scale for all three)")
+        axes.set(
+            xlim=(-1.05 * reach, 1.05 * reach),
+            ylim=(-0.4, 2.4),
+            xlabel="value (one scale for all three)",
+        )
         axes.set_yticks([2, 1, 0], ["x", "x̂", "y = γ x̂ + β"])
         axes.set_title(f"γ = {self.gamma:g}, β = {self.beta:g}, ε = {self.eps:g}; triangles: means")
