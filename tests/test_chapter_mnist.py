@@ -65,6 +65,16 @@ def test_on_the_digits_the_plain_mlp_stays_at_chance():
     assert curves("digits_mlp")[:, -1].min() > 0.9
 
 
+def test_batch_norm_is_worth_its_time():
+    timing = json.loads((results.FOLDER / "step_time.json").read_text(encoding="utf-8"))["nets"]
+    ratios = {name: net["ratio"] for name, net in timing.items()}
+    assert ratios["mlp"] > ratios["lenet"] > ratios["convnet"] > 1
+    for name in ("mlp", "lenet"):
+        goal = curves(f"mnist_{name}", batch_norm=False)[:, -1].mean()
+        epochs = 1 + int(np.argmax(curves(f"mnist_{name}").mean(0) >= goal))
+        assert epochs * ratios[name] < 10
+
+
 # ---------------------------------------------------------------------- the chapter's code
 
 
