@@ -31,7 +31,7 @@ def summary(site: Path) -> str:
     """
     pages = [path.read_text(encoding="utf-8") for path in (site / "book").rglob("*.html")]
     alive = sum(page.count("application/vnd.jupyter.widget-view+json") for page in pages)
-    drawn = sum(len(re.findall(r'<img[^>]*class="[^"]*\bonly-light\b', page)) for page in pages)
+    drawn = sum(len(re.findall(r"<img[^>]*_images/[^>]*-dark\.svg", page)) for page in pages)
     return f"{len(pages)} pages, {alive} interactive figures and quizzes, {drawn} drawings"
 
 
