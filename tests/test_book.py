@@ -254,6 +254,25 @@ def test_the_index_names_every_finished_chapter():
     assert {p.relative_to(BOOK).as_posix() for p in CHAPTERS} <= set(links(BOOK / "index.md"))
 
 
+@every_chapter
+def test_the_index_gives_a_chapters_title_and_time(path):
+    title = markdown(path).split("\n")[0].removeprefix("# ")
+    minutes = re.search(r"About (\d+) minutes", markdown(path))[1]
+    href = re.escape(path.relative_to(BOOK).as_posix())
+    entry = re.search(rf"(?s)\[([^\]]+)\]\({href}\)(.*?)(?=\n- |\n\n)", markdown(BOOK / "index.md"))
+    assert entry[1] == title
+    assert f"{minutes} minutes" in entry[2]
+
+
+@every_page
+def test_a_link_to_a_chapter_bears_its_title(path):
+    for text, target in re.findall(r"\[([^\]]+)\]\(([\w./]+\.ipynb)\)", markdown(path)):
+        chapter = (path.parent / target).resolve()
+        if chapter in CHAPTERS:
+            title = markdown(chapter).split("\n")[0].removeprefix("# ")
+            assert text.lower() == title.lower(), f"{target} is called {title!r}"
+
+
 # ------------------------------------------------------------------ what must not be there
 
 
