@@ -242,7 +242,7 @@ def test_import_joins(tab, tmp_path):
         ('{"kind": "bn-book-progress", "version": 9}', "version 9; this site reads version 1"),
         ('{"kind": "bn-book-progress", "version": 1, "chapters": {}}', "no “quizzes”"),
         ('{"kind": "bn-book-progress", "version": 1, "chapters": {"x": {}}, "quizzes": {}}', '"x" is damaged'),
-        ('{"kind": "bn-book-progress", "version": 1, "chapters": {}, "quizzes": {"x": {"right": 9, "total": 3}}}',
+        ('{"kind": "bn-book-progress", "version": 1, "chapters": {}, "quizzes": {"x": {"right": 9, "total": 3, "passed": false, "at": "2026-01-01", "picked": {}}}}',
          '"x" is damaged'),
         ("x" * 1_100_000, "far too large"),
     ],
