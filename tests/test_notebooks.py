@@ -14,18 +14,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from livebook.execute import CELL_METADATA, METADATA, WIDGET_VIEW, execute
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(
     path for path in (ROOT / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts
 )
 NOT_RUN = {"skip-execution", "nbval-skip"}
-METADATA = {
-    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
 MACHINE = re.compile(r"/home/\S*|/root/\S*|/tmp/\S*|0x[0-9a-f]{7,}")
-CELL_METADATA = {"tags", "jupyter", "mystnb"}
 
 
 def problems(notebook: nbformat.NotebookNode) -> Iterator[str]:
@@ -60,6 +56,8 @@ def problems(notebook: nbformat.NotebookNode) -> Iterator[str]:
                 yield f"cell {cell.id}: ends in {output.ename}"
             if output.get("name") == "stderr":
                 yield f"cell {cell.id}: writes to stderr: {output.text[:80]!r}"
+            if WIDGET_VIEW in output.get("data", {}):
+                yield f"cell {cell.id}: names a widget of a kernel that is gone"
             shown = output.get("text") or str(output.get("data", {}).get("text/plain", ""))
             if found := MACHINE.search(shown):
                 yield f"cell {cell.id}: its output is this machine's: {found[0]}"
@@ -104,6 +102,9 @@ BREAKAGES = {
     ),
     "two cells have": lambda nb: nb.cells[1].update(id=nb.cells[2].id),
     "drawn at random": lambda nb: nb.cells[1].update(id="0123abcd"),
+    "kernel that is gone": lambda nb: nb.cells[1].outputs.append(
+        nbformat.v4.new_output("display_data", {WIDGET_VIEW: {"model_id": "1"}})
+    ),
     "this machine's": lambda nb: nb.cells[1].outputs.append(
         nbformat.v4.new_output("execute_result", {"text/plain": "<A object at 0x7f00000000>"})
     ),
@@ -115,6 +116,22 @@ def test_each_problem_is_found(message):
     notebook = good()
     BREAKAGES[message](notebook)
     assert any(message in problem for problem in problems(notebook)), list(problems(notebook))
+
+
+def test_executing_leaves_a_notebook_without_a_problem(tmp_path):
+    notebook = good()
+    notebook.cells[1].source = "from ipywidgets import IntSlider\nIntSlider()"
+    notebook.cells[2].source = "1 + 1"
+    notebook.cells[2].execution_count = 9
+    notebook.cells[2].metadata["collapsed"] = True
+    notebook.metadata["widgets"] = {}
+    path = tmp_path / "page.ipynb"
+    nbformat.write(notebook, path)
+    execute(path)
+    after = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    assert list(problems(after)) == []
+    assert "IntSlider" in after.cells[1].outputs[0].data["text/plain"]
+    assert after.cells[2].outputs[0].data["text/plain"] == "2"
 
 
 def test_nbval_compares_every_notebook(pytestconfig):

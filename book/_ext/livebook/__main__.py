@@ -1,4 +1,4 @@
-"""Build or serve the book: ``python -m livebook build | serve | colab FOLDER``."""
+"""Work on the book: ``python -m livebook build | serve | execute NOTEBOOK… | colab FOLDER``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import build, colab
+from . import build, colab, execute
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -17,6 +17,8 @@ def main() -> int:
     commands.add_parser("build", help="build the site into _build/html")
     serve = commands.add_parser("serve", help="serve the site, build it anew on every change")
     serve.add_argument("--port", type=int, default=8000)
+    execute_parser = commands.add_parser("execute", help="execute notebooks, save them tidied")
+    execute_parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
     colab_parser = commands.add_parser("colab", help="write the notebooks for Colab")
     colab_parser.add_argument(
         "folder", type=Path, help="a copy of the repository, changed in place"
@@ -27,6 +29,10 @@ def main() -> int:
         return build.build(ROOT)
     if arguments.command == "serve":
         return build.serve(ROOT, arguments.port)
+    if arguments.command == "execute":
+        for path in arguments.notebooks:
+            execute.execute(path)
+        return 0
     colab.write(arguments.folder, arguments.repository)
     return 0
 
