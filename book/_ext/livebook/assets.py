@@ -3,9 +3,10 @@
 - MathJax comes out of the wheel ``sphinx-mathjax-offline``, as one file made of the components
   that the book uses: two thirds of the weight of the ready-made bundle, whose context menu is
   what is left out.
-- The theme's icons come as web fonts. A subset holds the icons in use (a few kB instead of 300);
-  the theme's full fonts stay as the fallback for any other icon. The theme's second copy of all
-  icons, a script of 1.5 MB, is not loaded.
+- The theme's icons come as web fonts. A subset holds the icons in use (a few kB instead of 300),
+  and the theme's style sheet keeps the rules of those. The theme's second copy of all icons, a
+  script of 1.5 MB, is not loaded.
+- The search index is loaded by the page that searches, not by every page: it grows with the book.
 - jupyter-book always loads sphinx-thebe, which calls a CDN and fails on every page: it goes.
 """
 
@@ -39,6 +40,12 @@ FONTS = {
     "Font Awesome 6 Free": (("fa-solid-900", 900), ("fa-regular-400", 400)),
     "Font Awesome 6 Brands": (("fa-brands-400", 400),),
 }
+LAYOUT = """\
+{%- extends "!layout.html" %}
+{%- block extrahead %}
+  <meta name="viewport" content="width=device-width, initial-scale=1"/>
+{%- endblock %}
+"""
 ICONS_FILE = "icons/icons.css"
 
 
@@ -65,6 +72,21 @@ def write_mathjax(static: Path) -> None:
             copy = target.parent / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+
+
+def drop_unused_icons(css: str, used: set[str]) -> str:
+    """Leave out of a style sheet the rules of icons that no page shows.
+
+    Examples
+    --------
+    >>> drop_unused_icons('.fa-bars:before,.fa-navicon:before{content:"a"}.fa-x:before{content:"b"}', {"bars"})
+    '.fa-bars:before,.fa-navicon:before{content:"a"}'
+    """
+
+    def keep(rule: re.Match) -> str:
+        return rule[0] if used & set(re.findall(r"\.fa-([a-z0-9-]+)", rule[0])) else ""
+
+    return re.sub(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}', keep, css)
 
 
 def icons_in_use(pages: list[Path]) -> set[str]:
@@ -118,9 +140,11 @@ def configure(app: Sphinx, config: Config) -> None:
     if not removed:
         raise ExtensionError("the theme no longer loads fontawesome.js: simplify livebook.assets")
     templates = Path(app.outdir).parent / "templates"
-    override = templates / "static" / "webpack-macros.html"
-    override.parent.mkdir(parents=True, exist_ok=True)
-    override.write_text(kept, encoding="utf-8")
+    (templates / "static").mkdir(parents=True, exist_ok=True)
+    (templates / "static" / "webpack-macros.html").write_text(kept, encoding="utf-8")
+    # without search-as-you-type only the search page needs the index
+    config.html_theme_options["search_as_you_type"] = False
+    (templates / "layout.html").write_text(LAYOUT, encoding="utf-8")
     config.templates_path = [str(templates), *config.templates_path]
 
 
@@ -141,9 +165,15 @@ def copy_after_writing(app: Sphinx, error: Exception | None) -> None:
     """Subset the icons once all pages are there; leave out what no page loads."""
     if error is not None or app.builder.format != "html":
         return
-    out = Path(app.outdir)
-    write_icons(out / "_static", [Path(app.builder.get_outfilename(d)) for d in app.env.found_docs])
-    for path in (out / "_static").glob("scripts/fontawesome.js*"):
+    static = Path(app.outdir) / "_static"
+    pages = list(Path(app.outdir).rglob("*.html"))
+    write_icons(static, pages)
+    for name in ("pydata-sphinx-theme.css", "pydata-sphinx-theme.css.map"):
+        (static / "styles" / name).unlink(missing_ok=True)
+    css = (THEME / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
+    css = drop_unused_icons(css, icons_in_use(pages)).split("/*# sourceMappingURL")[0]
+    (static / "styles" / "pydata-sphinx-theme.css").write_text(css, encoding="utf-8")
+    for path in static.glob("scripts/fontawesome.js*"):
         path.unlink()
 
 

@@ -35,6 +35,27 @@ _COLOUR = re.compile("|".join(DARK), re.I)
 CAPTION = r"Figure\b[\s\d.]*:\s*"
 
 
+def compact(svg: str) -> str:
+    """Write coordinates to a hundredth of a point, and leave out what draws nothing.
+
+    Examples
+    --------
+    >>> compact('<!-- a line --><path d="M 0.123456 7 L 10.999999 8.5"/>')
+    '<path d="M 0.12 7 L 11 8.5"/>'
+    """
+
+    def shorten(path: re.Match) -> str:
+        return re.sub(
+            r"-?\d+\.\d{3,}",
+            lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."),
+            path[0],
+        )
+
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'\b(?:d|x|y)="[^"]*"', shorten, svg)
+    return re.sub(r"\n\s*", "\n", svg)
+
+
 def darken(svg: str) -> str:
     """Exchange the colours of the book's style.
 
@@ -95,16 +116,17 @@ class DarkTwins(SphinxPostTransform):
             path = Path(self.env.srcdir, light["uri"])
             if path.suffix != ".svg" or drawn not in path.resolve().parents:
                 continue
-            twin = path.with_name(f"{path.stem}-dark.svg")
-            twin.write_text(darken(path.read_text(encoding="utf-8")), encoding="utf-8")
-            uri = str(Path(light["uri"]).with_name(twin.name))
-            self.env.images.add_file(self.env.docname, uri)
+            svg = compact(path.read_text(encoding="utf-8"))
             dark = light.deepcopy()
-            dark["uri"], dark["candidates"] = uri, {"*": uri}
-            light["classes"].append("only-light")
-            dark["classes"].append("only-dark")
-            light["loading"] = dark["loading"] = "lazy"  # the one that is hidden is never fetched
             light.parent.insert(light.parent.index(light) + 1, dark)
+            for node, theme, text in ((light, "light", svg), (dark, "dark", darken(svg))):
+                twin = path.with_name(f"{path.stem[:16]}-{theme}.svg")
+                twin.write_text(text, encoding="utf-8")
+                node["uri"] = str(Path(light["uri"]).with_name(twin.name))
+                node["candidates"] = {"*": node["uri"]}
+                node["classes"].append(f"only-{theme}")
+                node["loading"] = "lazy"  # the one that is hidden is never fetched
+                self.env.images.add_file(self.env.docname, node["uri"])
 
 
 class SolutionPrompts(SphinxPostTransform):
