@@ -176,7 +176,8 @@ def _describe(record: dict) -> None:
             spread = values.std(ddof=1) if len(values) > 1 else float("nan")
             cells.append(f"{values.mean():>8.4f} ± {spread:.4f}")
         print(f"{label:<{width}}", *(f"{cell:>17}" for cell in cells))
-    print(f"\nTook {_time(sum(record['seconds']))} of one core, on {record['hardware']}")
+    print(f"\nTrainings, added up: {_time(sum(record['seconds']))} of wall time, one thread each")
+    print("Machine:", ", ".join(f"{k} {v}" for k, v in record["hardware"].items()))
     print("Versions:", ", ".join(f"{k} {v}" for k, v in record["versions"].items()))
     for line in experiments.circumstances(e, record):
         print(_wrap(f"Not as it was: {line}"))
