@@ -21,6 +21,7 @@ import linecache
 import os
 import re
 import sys
+import traceback
 import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -328,11 +329,18 @@ def check_page(path: Path) -> Page:
 
                     bn.exercises.check = recorded
                     _execute(source, f"{path.name}, cell {i}", namespace)
+        except _Failed as failed:  # kept, so that the page does not run again for the next test
+            page.failures.append(str(failed))
+            return page
         finally:
             bn.exercises.check = original
         for text in texts:
             text.finish(namespace)
     return page
+
+
+class _Failed(Exception):
+    """A cell failed; the message says which and how."""
 
 
 def _execute(source: str, name: str, namespace: dict) -> None:
@@ -341,7 +349,8 @@ def _execute(source: str, name: str, namespace: dict) -> None:
     try:
         exec(compile("".join(lines), name, "exec"), namespace)
     except Exception as error:
-        raise RuntimeError(f"{name} fails: {type(error).__name__}: {error}") from error
+        line = traceback.extract_tb(error.__traceback__)[1].line
+        raise _Failed(f"{name} fails: {type(error).__name__}: {error} in: {line}") from error
 
 
 def pages() -> list[Path]:
