@@ -65,6 +65,36 @@ def test_on_the_digits_the_plain_mlp_stays_at_chance():
     assert curves("digits_mlp")[:, -1].min() > 0.9
 
 
+def test_with_its_own_rate_each_the_gain_cannot_be_told_from_zero():
+    sweep = bn.results.load("mnist_learning_rate")
+    rates = sorted({u["params"]["lr"] for u in sweep["units"]})
+
+    def arm(network, batch_norm, lr):
+        return {"network": network, "batch_norm": batch_norm, "lr": lr}
+
+    for network in ("mlp", "lenet"):
+        a, b = (
+            max(
+                (arm(network, flag, lr) for lr in rates),
+                key=lambda choice: results.final(sweep, "validation_accuracy", **choice).mean(),
+            )
+            for flag in (True, False)
+        )
+        assert a["lr"] == b["lr"]
+        gap = results.paired(sweep, "test_accuracy", a=a, b=b)
+        assert gap.low < 0 < gap.high
+        if network == "mlp":
+            assert (gap.differences > 0).all()
+    lowest = {
+        flag: results.final(sweep, "test_accuracy", **arm("lenet", flag, 0.64)).min()
+        for flag in (True, False)
+    }
+    assert lowest[True] > 0.95
+    assert lowest[False] < 0.12
+    for flag in (True, False):  # "beyond that both fail"
+        assert results.final(sweep, "test_accuracy", **arm("lenet", flag, 2.56)).max() < 0.12
+
+
 def test_batch_norm_is_worth_its_time():
     timing = json.loads((results.FOLDER / "step_time.json").read_text(encoding="utf-8"))["nets"]
     ratios = {name: net["ratio"] for name, net in timing.items()}
