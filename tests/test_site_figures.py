@@ -70,7 +70,7 @@ def test_a_quiz_is_passed_by_keyboard_and_remembered(path, site, server, chromiu
     saved = json.loads(
         re.search(rf'<script type="{re.escape(STATE)}">(.*?)</script>', html, re.S)[1]
     )
-    questions = next(  # options stand in the page in their own order
+    questions = next(
         model["state"]["questions"]
         for model in saved["state"].values()
         if "questions" in model["state"]
@@ -81,7 +81,7 @@ def test_a_quiz_is_passed_by_keyboard_and_remembered(path, site, server, chromiu
             fieldset = page.locator(".bn-quiz fieldset").nth(number)
             for option, choice in enumerate(question["options"]):
                 if choice.get("correct"):
-                    fieldset.locator("input").nth(option).focus()
+                    fieldset.locator("input").nth(question["order"].index(option)).focus()
                     page.keyboard.press("Space")
             for _ in range(len(question["options"]) + 1):
                 page.keyboard.press("Tab")

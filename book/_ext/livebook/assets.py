@@ -35,6 +35,8 @@ MATHJAX_ON_DEMAND = ("output/chtml/fonts/woff-v2/*.woff", "input/tex/extensions/
 MATHJAX_FILE = "mathjax/mathjax.js"
 
 THEME = Path(pydata_sphinx_theme.__file__).parent / "theme" / "pydata_sphinx_theme" / "static"
+# What a page must hold to need these files.
+OPTIONAL = {r"\bsd-": "sphinx-design|design-tabs", "toggle|dropdown": "togglebutton"}
 # family: (file of the full font, weight)
 FONTS = {
     "Font Awesome 6 Free": (("fa-solid-900", 900), ("fa-regular-400", 400)),
@@ -148,6 +150,19 @@ def configure(app: Sphinx, config: Config) -> None:
     config.templates_path = [str(templates), *config.templates_path]
 
 
+def drop_unused_files(
+    app: Sphinx, pagename: str, template: str, context: dict, doctree: object
+) -> None:
+    """Leave out of a page the scripts and styles of directives that it does not use."""
+    body = context.get("body", "")
+    for word, files in OPTIONAL.items():
+        if not re.search(word, body):
+            for kind in ("css_files", "script_files"):
+                context[kind][:] = [
+                    file for file in context[kind] if not re.search(files, str(file.filename))
+                ]
+
+
 def copy_before_writing(app: Sphinx) -> None:
     """Copy assets first, so that Sphinx can put their checksums into the pages."""
     if app.builder.format != "html":
@@ -190,4 +205,5 @@ def setup(app: Sphinx) -> None:
     drop_thebe(app)
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_before_writing)
+    app.connect("html-page-context", drop_unused_files, priority=700)
     app.connect("build-finished", copy_after_writing, priority=800)

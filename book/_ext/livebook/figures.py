@@ -36,18 +36,18 @@ CAPTION = r"Figure\b[\s\d.]*:\s*"
 
 
 def compact(svg: str) -> str:
-    """Write coordinates to a hundredth of a point, and leave out what draws nothing.
+    """Write coordinates to a tenth of a point, less than a pixel shows, and leave out what draws nothing.
 
     Examples
     --------
     >>> compact('<!-- a line --><path d="M 0.123456 7 L 10.999999 8.5"/>')
-    '<path d="M 0.12 7 L 11 8.5"/>'
+    '<path d="M 0.1 7 L 11 8.5"/>'
     """
 
     def shorten(path: re.Match) -> str:
         return re.sub(
-            r"-?\d+\.\d{3,}",
-            lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."),
+            r"-?\d+\.\d{2,}",
+            lambda number: f"{float(number[0]):.1f}".rstrip("0").rstrip("."),
             path[0],
         )
 
