@@ -7,6 +7,7 @@ failure, for machines on which everything must run.
 
 from __future__ import annotations
 
+import doctest
 import functools
 import http.server
 import os
@@ -51,6 +52,22 @@ def required() -> set[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     required()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take out what is marked as never to be run: it is no test, and skipping it says nothing."""
+    idle = [item for item in items if _is_idle(item)]
+    items[:] = [item for item in items if item not in idle]
+    config.hook.pytest_deselected(items=idle)
+
+
+def _is_idle(item: pytest.Item) -> bool:
+    """Tell whether an item is a cell tagged nbval-skip, or a doctest that skips every line."""
+    if cell := getattr(item, "cell", None):
+        return "nbval-skip" in cell.metadata.get("tags", [])
+    if isinstance(item, pytest.DoctestItem):
+        return all(example.options.get(doctest.SKIP) for example in item.dtest.examples)
+    return False
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

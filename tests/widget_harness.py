@@ -128,16 +128,11 @@ def need_chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="module")
-def widget_browser():
-    """A Chromium for one module of tests."""
-    path = need_chromium()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        browser.close()
+@pytest.fixture
+def widget_browser(request):
+    """The Chromium that all tests of a process share."""
+    need_chromium()
+    return request.getfixturevalue("chromium")
 
 
 @pytest.fixture
