@@ -205,6 +205,8 @@ def run(
     units = [(params, seed) for seed in seeds for params in experiment.grid]
 
     with _alone(job.folder, experiment.name), _progress(job, units, progress):
+        for half_written in job.folder.glob(".*"):  # by a process that was killed
+            half_written.unlink()
         for unit in _parallel(partial(_unit, job), units, workers, dask):
             path = job.path(unit["params"], unit["seed"])
             if not _epochs(path):  # a Dask worker wrote it on a disk of its own
