@@ -20,7 +20,7 @@ from .functional import (
 __version__ = "0.1.0"
 
 _MODULES = (
-    "chain", "cli", "data", "environment", "exercises", "experiments", "functional", "models", "nn", "plots",
+    "chain", "cli", "data", "environment", "exercises", "experiments", "functional", "layers", "models", "nn", "plots",
     "results", "train", "widgets",
 )  # fmt: skip
 
