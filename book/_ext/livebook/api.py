@@ -28,5 +28,20 @@ def headings_to_rubrics(
             lines[number - 1 : number + 1] = [f".. rubric:: {lines[number - 1]}", ""]
 
 
+def skip_aliases(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out the fields of a named tuple: its class says more than "Alias for field number 0".
+
+    Examples
+    --------
+    >>> from collections import namedtuple
+    >>> skip_aliases(None, "class", "x", namedtuple("Point", "x y").x, False, None)
+    True
+    """
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", skip_aliases)
     app.connect("autodoc-process-docstring", headings_to_rubrics)
