@@ -20,8 +20,8 @@ from .functional import (
 __version__ = "0.1.0"
 
 _MODULES = (
-    "chain", "cli", "data", "environment", "exercises", "experiments", "functional", "layers", "models", "nn", "plots",
-    "results", "train", "widgets",
+    "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
+    "functional", "layers", "models", "nn", "plots", "results", "train", "widgets",
 )  # fmt: skip
 
 __all__ = [
