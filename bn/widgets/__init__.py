@@ -11,8 +11,10 @@ _WHERE = {
     "Batch": "batch",
     "Chain": "chain",
     "Predictions": "predictions",
+    "Projection": "projection",
     "Quiz": "quiz",
     "Replay": "replay",
+    "Running": "running",
 }
 
 __all__ = ["Widget", *_WHERE]
