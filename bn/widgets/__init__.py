@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 
 _WHERE = {
+    "Axes": "axes",
     "Batch": "batch",
     "Chain": "chain",
+    "Conventions": "conventions",
     "Predictions": "predictions",
     "Projection": "projection",
     "Quiz": "quiz",
