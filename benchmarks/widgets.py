@@ -47,6 +47,10 @@ def samples() -> dict:
             {"depth": [2, 50, 100], "eta": [1e-4, 1e-2], "weight": [0.5, 1.5]},
         ),
         "Batch": (widgets.Batch(), {"gamma": [0.5, 2.0], "beta": [-1.0, 1.0], "eps": [1e-5, 1.0]}),
+        "Projection": (
+            widgets.Projection(),
+            {"turn": [0.0, 45.0, 90.0], "g": [[1, 0, 0], [0, 1, -1]], "x": [[1, 2, 3], [0, 0, 4]]},
+        ),
         "Running": (
             widgets.Running(batch_size=128),
             {"momentum": [0.01, 0.5], "seed": [2, 3], "step": [1, 150]},
