@@ -293,23 +293,26 @@ def test_float32_mean_does_not_overflow_before_it_is_divided():
 
 
 @settings(deadline=None)
-@given(cases(dtype=np.float16))
-def test_float16_is_computed_in_float32(case):
-    x, gamma, beta, g, axis = case
-    wide = [a.astype(np.float32) for a in (x, gamma, beta, g)]
-    y, cache = batch_norm(x, gamma, beta, axis=axis)
-    y32, cache32 = batch_norm(*wide[:3], axis=axis)
-    dx, dgamma, dbeta = batch_norm_backward(g, cache)
-    dx32, dgamma32, dbeta32 = batch_norm_backward(wide[3], cache32)
-    assert y.dtype == dx.dtype == standardize(x, axis).dtype == np.float16
+@given(cases(), st.sampled_from([np.float16, np.float32]))
+def test_narrow_dtypes_are_the_wide_result_rounded_once(case, dtype):
+    *arrays, axis = case
     with np.errstate(over="ignore"):
-        assert_array_equal(y, y32.astype(np.float16))
-        assert_array_equal(dx, dx32.astype(np.float16))
-    assert_array_equal(dgamma, dgamma32)
-    assert_array_equal(dbeta, dbeta32)
-    assert dgamma.dtype == moments(x, axis)[1].dtype == np.float32
-    out = batch_norm_inference(x, gamma, beta, gamma, gamma**2, axis=axis)
-    assert out.dtype == np.float16
+        narrow = x, gamma, beta, g = [a.astype(dtype) for a in arrays]
+    wide = [a.astype(np.float64) for a in narrow]
+    y, cache = batch_norm(x, gamma, beta, axis=axis)
+    wide_y, wide_cache = batch_norm(*wide[:3], axis=axis)
+    found = batch_norm_backward(g, cache)
+    expected = batch_norm_backward(wide[3], wide_cache)
+    inference = batch_norm_inference(x, gamma, beta, gamma, gamma**2, axis=axis)
+    wide_inference = batch_norm_inference(*wide[:3], wide[1], gamma.astype(dtype) ** 2, axis=axis)
+    assert y.dtype == found[0].dtype == standardize(x, axis).dtype == inference.dtype == dtype
+    with np.errstate(over="ignore"):
+        assert_array_equal(y, wide_y.astype(dtype))
+        assert_array_equal(found[0], expected[0].astype(dtype))
+        assert_array_equal(inference, wide_inference.astype(dtype))
+    for a, b in zip((*found[1:], *moments(x, axis)), (*expected[1:], *moments(wide[0], axis))):
+        assert a.dtype == np.float32
+        assert_array_equal(a, b.astype(np.float32))
 
 
 def test_float16_does_not_overflow_in_the_variance():
