@@ -17,6 +17,7 @@ _WHERE = {
     "Quiz": "quiz",
     "Replay": "replay",
     "Running": "running",
+    "Scale": "scale",
 }
 
 __all__ = ["Widget", *_WHERE]
