@@ -482,7 +482,7 @@ def _progress(job: _Job, units, show: bool):
 
     stop = threading.Event()
     with tqdm(total=total, initial=done(), desc=job.experiment.name, unit="epoch",
-              file=sys.stderr) as bar:  # fmt: skip
+              file=sys.stderr, mininterval=0.1 if sys.stderr.isatty() else 60) as bar:  # fmt: skip
 
         def watch():
             while not stop.wait(0.5):
