@@ -17,31 +17,32 @@ export function problem(seed) {
   return { x, labels, weights };
 }
 
-// A layer has forward(x), backward(g) and pairs [parameter, gradient].
+// A layer has forward(x), backward(g), which may return one array again and again, and pairs
+// [parameter, gradient]. Plain loops over flat arrays: all steps must fit in a frame.
 function linear(weight, nIn, nOut) {
   const bias = new Float64Array(nOut), dw = new Float64Array(weight.length), db = new Float64Array(nOut);
+  const y = new Float64Array(EXAMPLES * nOut), dx = new Float64Array(EXAMPLES * nIn);
   let kept;
   return {
     pairs: [[weight, dw], [bias, db]],
     forward(x) {
       kept = x;
-      const y = new Float64Array(EXAMPLES * nOut);
-      for (let i = 0; i < EXAMPLES; i++) for (let o = 0; o < nOut; o++) {
+      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < nOut; o++, j++) {
         let sum = 0;
-        for (let k = 0; k < nIn; k++) sum += x[i * nIn + k] * weight[o * nIn + k];
-        y[i * nOut + o] = sum + bias[o];
+        for (let k = i * nIn, end = k + nIn; k < end; k++, w++) sum += x[k] * weight[w];
+        y[j] = sum + bias[o];
       }
       return y;
     },
     backward(g) {
-      const dx = new Float64Array(EXAMPLES * nIn);
-      dw.fill(0); db.fill(0);
-      for (let i = 0; i < EXAMPLES; i++) for (let o = 0; o < nOut; o++) {
-        const v = g[i * nOut + o];
+      dw.fill(0); db.fill(0); dx.fill(0);
+      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < nOut; o++, j++) {
+        const v = g[j];
+        if (v === 0) { w += nIn; continue; } // behind a ReLU that is off
         db[o] += v;
-        for (let k = 0; k < nIn; k++) {
-          dw[o * nIn + k] += v * kept[i * nIn + k];
-          dx[i * nIn + k] += v * weight[o * nIn + k];
+        for (let k = i * nIn, end = k + nIn; k < end; k++, w++) {
+          dw[w] += v * kept[k];
+          dx[k] += v * weight[w];
         }
       }
       return dx;
@@ -51,17 +52,17 @@ function linear(weight, nIn, nOut) {
 
 function norm(n, eps) {
   const gamma = new Float64Array(n).fill(1), beta = new Float64Array(n), dgamma = new Float64Array(n), dbeta = new Float64Array(n);
-  const xHat = new Float64Array(EXAMPLES * n), sigma = new Float64Array(n);
+  const size = EXAMPLES * n, xHat = new Float64Array(size), y = new Float64Array(size), dx = new Float64Array(size), sigma = new Float64Array(n);
   return {
     pairs: [[gamma, dgamma], [beta, dbeta]],
     forward(x) {
-      const y = new Float64Array(x.length);
       for (let c = 0; c < n; c++) {
         let mean = 0, variance = 0;
-        for (let j = c; j < x.length; j += n) mean += x[j] / EXAMPLES;
-        for (let j = c; j < x.length; j += n) variance += (x[j] - mean) ** 2 / EXAMPLES;
-        sigma[c] = Math.sqrt(variance + eps);
-        for (let j = c; j < x.length; j += n) {
+        for (let j = c; j < size; j += n) mean += x[j];
+        mean /= EXAMPLES;
+        for (let j = c; j < size; j += n) variance += (x[j] - mean) * (x[j] - mean);
+        sigma[c] = Math.sqrt(variance / EXAMPLES + eps);
+        for (let j = c; j < size; j += n) {
           xHat[j] = (x[j] - mean) / sigma[c];
           y[j] = gamma[c] * xHat[j] + beta[c];
         }
@@ -69,25 +70,30 @@ function norm(n, eps) {
       return y;
     },
     backward(g) {
-      const dx = new Float64Array(g.length);
       for (let c = 0; c < n; c++) {
-        dgamma[c] = dbeta[c] = 0;
-        for (let j = c; j < g.length; j += n) { dbeta[c] += g[j]; dgamma[c] += g[j] * xHat[j]; }
-        for (let j = c; j < g.length; j += n) {
-          dx[j] = (gamma[c] / sigma[c]) * (g[j] - dbeta[c] / EXAMPLES - xHat[j] * (dgamma[c] / EXAMPLES));
-        }
+        let sum = 0, along = 0;
+        for (let j = c; j < size; j += n) { sum += g[j]; along += g[j] * xHat[j]; }
+        dbeta[c] = sum; dgamma[c] = along;
+        const factor = gamma[c] / sigma[c], a = sum / EXAMPLES, b = along / EXAMPLES;
+        for (let j = c; j < size; j += n) dx[j] = factor * (g[j] - a - xHat[j] * b);
       }
       return dx;
     },
   };
 }
 
-function relu() {
-  let positive;
+function relu(n) {
+  const y = new Float64Array(EXAMPLES * n), dx = new Float64Array(EXAMPLES * n);
   return {
     pairs: [],
-    forward(x) { positive = x.map((v) => (v > 0 ? 1 : 0)); return x.map((v) => (v > 0 || v !== v ? v : 0)); },
-    backward: (g) => g.map((v, j) => (positive[j] ? v : 0)),
+    forward(x) {
+      for (let j = 0; j < y.length; j++) y[j] = x[j] <= 0 ? 0 : x[j]; // NaN stays
+      return y;
+    },
+    backward(g) {
+      for (let j = 0; j < y.length; j++) dx[j] = y[j] > 0 ? g[j] : 0;
+      return dx;
+    },
   };
 }
 
@@ -122,7 +128,7 @@ export function train({ seed, scale, eta, eps, matched }, batchNorm) {
     const hidden = i < DEPTH;
     use(linear(hidden ? w.map((v) => v * scale) : w, SIZES[i], SIZES[i + 1]), hidden && matched ? eta * scale ** 2 : eta);
     if (hidden && batchNorm) use(norm(WIDTH, eps), eta);
-    if (hidden) layers.push(relu());
+    if (hidden) layers.push(relu(WIDTH));
   });
   const losses = [], spreads = [];
   for (let t = 0; t <= STEPS; t++) {
