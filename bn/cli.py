@@ -163,7 +163,8 @@ def _describe(record: dict) -> None:
     else:
         print("    Verdict: none; the run is not a full one.")
     metrics = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-    print(f"\nAfter {record['config']['epochs']} epochs, mean ± standard deviation over seeds "
+    epochs = record["config"]["epochs"]
+    print(f"\nAfter {epochs} epoch{'s' * (epochs > 1)}, mean ± standard deviation over seeds "
           f"{', '.join(map(str, record['seeds']))}:")  # fmt: skip
     arms = [u["params"] for u in record["units"] if u["seed"] == record["seeds"][0]]
     labels = [", ".join(f"{k}={v}" for k, v in arm.items()) for arm in arms]

@@ -69,6 +69,7 @@ class Convention:
     source: str
 
 
+#: What each framework does, by the name that the functions below take.
 CONVENTIONS: Mapping[str, Convention] = {
     "pytorch": Convention(
         title="PyTorch",
