@@ -11,6 +11,11 @@ modified. Everything is computed in float64 (``longdouble`` in ``longdouble``) a
 the dtype of ``x``. Statistics and the gradients of gamma and beta have that dtype too, but float32
 where ``x`` is float16.
 
+A channel that holds NaN or an infinity becomes NaN where its own statistics are used, and no other
+channel notices; a constant channel becomes beta. ``torch.nn`` does the same. In float32 it loses
+more: it computes ``x * scale + shift``, so that a channel of mean 1e4 and deviation 1 comes out some
+1e-3 off, and it squares in float32, so that a deviation over 1e19 overflows and the result is beta.
+
 References
 ----------
 S. Ioffe, C. Szegedy. *Batch Normalization: Accelerating Deep Network Training by Reducing Internal
@@ -206,7 +211,7 @@ def batch_norm_backward(g, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.nda
     two subtracted terms are.
 
     The family has the same gradient. Where gamma varies along the averaged axes, as in layer norm,
-    it goes inside the bars:
+    it is averaged with g:
 
     .. math:: \frac{\partial L}{\partial x} = h - \overline{h} - \hat x\,\overline{h\hat x},
               \qquad h = \frac{\gamma g}{\sigma} .
@@ -247,18 +252,17 @@ def batch_norm_backward(g, cache: Cache) -> tuple[np.ndarray, np.ndarray, np.nda
     x_hat, axis = cache.x_hat, cache.axis
     g = g.astype(x_hat.dtype, copy=False).reshape(x_hat.shape)
     h = cache.gamma * g / cache.sigma
-    dx = h - x_hat * _mean(h * x_hat, axis)
-    if cache.mean is not None:
-        dx -= _mean(h, axis)
+    mean_h = 0 if cache.mean is None else _mean(h, axis)
+    dx = h - mean_h - x_hat * _mean(h * x_hat, axis)
 
     # one gamma serves all values along the axes where it has length 1
     shared = tuple(a for a, n in enumerate(cache.gamma.shape) if n == 1)
 
-    def parameter(gradient: np.ndarray) -> np.ndarray:
-        return gradient.sum(shared).reshape(cache.params).astype(_at_least_float32(cache.dtype))
+    def of_parameter(terms: np.ndarray) -> np.ndarray:
+        return terms.sum(shared).reshape(cache.params).astype(_at_least_float32(cache.dtype))
 
-    dgamma = parameter(g * x_hat)
-    dbeta = None if cache.mean is None else parameter(g)
+    dgamma = of_parameter(g * x_hat)
+    dbeta = None if cache.mean is None else of_parameter(g)
     return dx.reshape(cache.shape).astype(cache.dtype, copy=False), dgamma, dbeta
 
 
@@ -302,7 +306,7 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, axis=0, eps=1e-5) -> np.n
     gamma = _parameter("gamma", gamma, x, kept)
     beta = _parameter("beta", beta, x, kept)
     _check_eps(eps)
-    y = gamma * (x - mean) / np.sqrt(var + eps) + beta
+    y = gamma / np.sqrt(var + eps) * (x - mean) + beta
     return y.astype(x.dtype, copy=False)
 
 
@@ -386,7 +390,7 @@ def merge_moments(a, b) -> tuple[int, np.ndarray, np.ndarray]:
     -------
     m : int
     mean, var : ndarray
-        The biased variance; times ``m / (m - 1)`` it is the unbiased one.
+        In float64 or wider. The variance is the biased one; times ``m / (m - 1)`` it is unbiased.
 
     Raises
     ------
@@ -399,6 +403,7 @@ def merge_moments(a, b) -> tuple[int, np.ndarray, np.ndarray]:
     ----------
     T. Chan, G. Golub, R. LeVeque. *Updating Formulae and a Pairwise Algorithm for Computing Sample
     Variances*. Technical report STAN-CS-79-773, Stanford University, 1979.
+    http://i.stanford.edu/TR/CS-TR-79-773.html
 
     Examples
     --------
@@ -561,7 +566,7 @@ def group_norm(x, gamma, beta, groups, *, eps=1e-5) -> tuple[np.ndarray, Cache]:
     split = (groups, channels // groups)
     grouped = x.reshape(n, *split, *positions)
     axis = tuple(range(2, grouped.ndim))
-    _check_more_than_one("group", grouped, axis, "use fewer groups")
+    _check_more_than_one("group", grouped, axis, f"{channels} channels take fewer groups")
     gamma, beta = (
         _parameter(name, value, x, (1,)).reshape(split)
         for name, value in (("gamma", gamma), ("beta", beta))
@@ -694,7 +699,8 @@ def _parameter(name: str, value, x: np.ndarray, own: tuple[int, ...]) -> np.ndar
             f"{name} must have shape {expected}, one value for each index of axes {own} of x "
             f"{x.shape}, got {value.shape}"
         )
-    return np.expand_dims(_wide(value), _kept(own, x))
+    # a copy: the caller's may change before the backward pass comes
+    return np.expand_dims(_wide(value).copy(), _kept(own, x))
 
 
 def _floating(x, name="x") -> np.ndarray:
@@ -723,7 +729,7 @@ def _counted(name: str, moments) -> tuple[int, np.ndarray, np.ndarray]:
         raise ValueError(f"{name} counts {m} values: a count must not be negative")
     if mean.shape != var.shape:
         raise ValueError(f"{name} has a mean of shape {mean.shape} and a var of shape {var.shape}")
-    return m, mean, var
+    return m, _wide(mean), _wide(var)
 
 
 def _check_more_than_one(per: str, x: np.ndarray, axis: tuple[int, ...], remedy: str) -> None:

@@ -15,6 +15,7 @@ from bn.functional import (
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
+    merge_moments,
     moments,
     standardize,
     update_running,
@@ -71,7 +72,7 @@ def condition(x, axis):
 # Against torch, in float64
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(cases(), st.sampled_from([1e-10, 1e-5, 1e-3, 1.0]))
 def test_forward_and_backward_are_torchs(case, eps):
     x, gamma, beta, g, axis = case
@@ -112,19 +113,76 @@ def test_inference_is_torchs(case, eps):
     assert_allclose(y, back(ty.numpy()), rtol=1e-12, atol=1e-11)
 
 
-@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0])
-def test_running_averages_are_torchs(momentum):
-    rng = np.random.default_rng(0)
-    layer = torch.nn.BatchNorm2d(3, momentum=momentum, dtype=torch.float64)
-    mean, var = np.zeros(3), np.ones(3)
-    for n in range(2, 7):
-        x = rng.normal(2, 3, size=(n, 3, 2, 2))
-        layer(torch.tensor(x))
-        batch_mean, batch_var = moments(x, axis=(0, 2, 3))
-        mean = update_running(mean, batch_mean, momentum)
-        var = update_running(var, batch_var, momentum, m=4 * n)
-    assert_allclose(mean, layer.running_mean.numpy(), rtol=1e-13)
-    assert_allclose(var, layer.running_var.numpy(), rtol=1e-13)
+LAYERS = {2: torch.nn.BatchNorm1d, 3: torch.nn.BatchNorm1d, 4: torch.nn.BatchNorm2d,
+          5: torch.nn.BatchNorm3d}  # fmt: skip
+
+
+@st.composite
+def sequences(draw):
+    """A layer of torch, and the calls to make: each in training or not, on its own batch."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    channels = draw(st.integers(1, 3))
+    positions = draw(st.lists(st.integers(1, 3), max_size=3))
+    layer = LAYERS[2 + len(positions)](
+        channels,
+        eps=draw(st.sampled_from([1e-5, 0.1])),
+        momentum=draw(st.sampled_from([0.1, 0.5, 1.0, 0.0, None])),
+        affine=draw(st.booleans()),
+        track_running_stats=draw(st.booleans()),
+        dtype=torch.float64,
+    )
+    if layer.affine:
+        for p in layer.parameters():
+            p.data = torch.tensor(rng.normal(size=channels))
+    layout = LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))]
+    calls = []
+    for n, training in draw(st.lists(st.tuples(st.integers(2, 5), st.booleans()), min_size=1)):
+        x = rng.normal(size=channels)[:, *[None] * len(positions)] + rng.normal(
+            size=(n, channels, *positions)
+        )
+        calls.append((training, layout(x), layout(rng.normal(size=x.shape))))
+    return layer, calls
+
+
+@settings(deadline=None, max_examples=100)
+@given(sequences())
+def test_a_sequence_of_training_and_inference_is_torchs(sequence):
+    layer, calls = sequence
+    ones, zeros = np.ones(layer.num_features), np.zeros(layer.num_features)
+    gamma = layer.weight.detach().numpy() if layer.affine else ones
+    beta = layer.bias.detach().numpy() if layer.affine else zeros
+    running_mean, running_var, batches = zeros, ones, 0
+    for training, x, g in calls:
+        axis = (0, *range(2, x.ndim))
+        layer.train(training)
+        layer.zero_grad()
+        tx = torch.tensor(x.copy(), requires_grad=True)
+        ty = layer(tx)
+        ty.backward(torch.tensor(g.copy()))
+        if training or not layer.track_running_stats:
+            y, cache = batch_norm(x, gamma, beta, axis=axis, eps=layer.eps)
+            dx, dgamma, dbeta = batch_norm_backward(g, cache)
+            # the smallest sigma of a batch of two is what divides, twice in dx
+            gain = 1 / cache.sigma.min()
+            assert_allclose(dx, tx.grad.numpy(), rtol=0, atol=1e-12 * gain * gain)
+            if layer.affine:
+                assert_allclose(dgamma, layer.weight.grad.numpy(), rtol=0, atol=1e-12 * gain)
+                assert_allclose(dbeta, layer.bias.grad.numpy(), rtol=0, atol=1e-13)
+        else:
+            y = batch_norm_inference(
+                x, gamma, beta, running_mean, running_var, axis=axis, eps=layer.eps
+            )
+            gain = 1 / np.sqrt(running_var.min() + layer.eps)
+        assert_allclose(y, ty.detach().numpy(), rtol=0, atol=1e-13 * gain)
+        if training:
+            batches += 1
+            momentum = 1 / batches if layer.momentum is None else layer.momentum
+            running_mean = update_running(running_mean, cache.mean, momentum)
+            running_var = update_running(running_var, cache.var, momentum, m=cache.m)
+        if layer.track_running_stats:
+            assert_allclose(running_mean, layer.running_mean.numpy(), rtol=0, atol=1e-14)
+            assert_allclose(running_var, layer.running_var.numpy(), rtol=1e-13)
+            assert layer.num_batches_tracked == batches
 
 
 def test_momentum_one_over_n_is_the_plain_average():
@@ -134,6 +192,112 @@ def test_momentum_one_over_n_is_the_plain_average():
     for n, value in enumerate(values, start=1):
         running = update_running(running, value, 1 / n)
     assert_allclose(running, values.mean(0), rtol=1e-13)
+
+
+def test_the_cache_holds_what_the_running_averages_need():
+    x = np.random.default_rng(0).normal(2, 3, size=(4, 3, 2, 5))
+    _, cache = batch_norm(x, np.ones(3), np.zeros(3), axis=(0, -1, 2), eps=0.1)
+    mean, var = moments(x, (0, 2, 3))
+    assert cache.m == 40
+    assert_array_equal(cache.mean, mean)
+    assert_array_equal(cache.var, var)
+    assert_allclose(cache.var, x.var((0, 2, 3)), rtol=1e-14)
+    # not to be read off a cache of narrower x: the wide values, before they are rounded
+    _, narrow = batch_norm(x.astype(np.float32), np.ones(3), np.zeros(3), axis=(0, 2, 3))
+    assert_allclose(narrow.var, x.astype(np.float32).astype(float).var((0, 2, 3)), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+def test_running_averages_keep_their_dtype(dtype):
+    new = update_running(np.array([1, 2], dtype), np.array([3.0, 5.0]), 0.25, m=2)
+    assert new.dtype == dtype
+    assert_array_equal(new, [2.25, 4.0])
+
+
+def test_running_averages_may_start_as_integers_or_lists():
+    assert_array_equal(update_running([0, 1], np.array([1, 2]), 0.5), [0.5, 1.5])
+    assert update_running(0, 1.0) == 0.1
+
+
+def test_a_step_changes_neither_the_average_nor_the_batch():
+    running, batch = np.zeros(3), np.ones(3)
+    new = update_running(running, batch, m=3)
+    assert_array_equal(running, np.zeros(3))
+    assert_array_equal(batch, np.ones(3))
+    assert not np.shares_memory(update_running(running, batch, 0.0), running)
+    assert not np.shares_memory(new, batch)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_batch_poisons_its_own_average_as_in_torch(momentum, bad):
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    x[1, 1] = bad
+    layer = torch.nn.BatchNorm1d(3, momentum=momentum, dtype=torch.float64)
+    layer(torch.tensor(x))
+    with np.errstate(invalid="ignore"):
+        _, cache = batch_norm(x, np.ones(3), np.zeros(3))
+        mean = update_running(np.zeros(3), cache.mean, momentum)
+        var = update_running(np.ones(3), cache.var, momentum, m=cache.m)
+    assert_allclose(mean, layer.running_mean.numpy(), rtol=1e-14)
+    assert_allclose(var, layer.running_var.numpy(), rtol=1e-14)
+    assert np.isfinite(mean[[0, 2]]).all()
+
+
+# Two sets of values together
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-1000, 1000), max_size=6), min_size=1, max_size=5),
+    st.sampled_from([0, 10**6]),
+)
+def test_merged_moments_are_those_of_all_values(parts, offset):
+    total = (0, 0.0, 0.0)
+    for part in parts:
+        values = np.array(part, float) + offset
+        total = merge_moments(total, (len(part), *(moments(values) if part else (0.0, 0.0))))
+    everything = [Fraction(v + offset) for part in parts for v in part]
+    m, mean, var = total
+    assert m == len(everything)
+    if m:
+        exact = sum(everything) / m
+        assert_allclose(mean, float(exact), rtol=1e-14, atol=1e-12)
+        exact_var = float(sum((v - exact) ** 2 for v in everything) / m)
+        # the mean is rounded to the digits of the values, the variance to twice that
+        assert_allclose(var, exact_var, rtol=1e-12, atol=(offset * 1e-15) ** 2)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 9), min_size=3, max_size=3))
+def test_merging_takes_any_order_and_keeps_channels_apart(seed, counts):
+    rng = np.random.default_rng(seed)
+    a, b, c = ((n, rng.normal(size=(2, 3)), rng.uniform(size=(2, 3))) for n in counts)
+    left, right = merge_moments(merge_moments(a, b), c), merge_moments(b, merge_moments(c, a))
+    for one, other in zip(left, right, strict=True):
+        assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+    a[1][0, 1] = np.nan
+    _, mean, var = merge_moments(a, b)
+    assert np.isnan(mean).sum() == np.isnan(var).sum() == 1
+
+
+def test_merging_counts_unequal_batches_by_their_size():
+    # 2 values of mean 0 and 6 of mean 4, each with variance 1
+    m, mean, var = merge_moments((2, [0.0], [1.0]), (6, [4.0], [1.0]))
+    assert (m, mean.tolist(), var.tolist()) == (8, [3.0], [4.0])
+
+
+def test_merging_is_in_float64_and_changes_nothing():
+    a = (np.int64(3), np.float32([1e4]), np.float32([1.0]))
+    b = (4, np.float32([1e4 + 1]), np.float32([2.0]))
+    m, mean, var = merge_moments(a, b)
+    assert type(m) is int
+    assert mean.dtype == var.dtype == np.float64
+    assert_allclose(mean, 1e4 + 4 / 7, rtol=1e-15)
+    assert (a[1], a[2], b[1], b[2]) == (1e4, 1, 1e4 + 1, 2)
+    for empty_first in merge_moments((0, 0.0, 0.0), b), merge_moments(b, (0, 0.0, 0.0)):
+        assert empty_first == (4, 1e4 + 1, 2)
+        assert empty_first[1].dtype == np.float64
 
 
 # Against finite differences
@@ -258,10 +422,46 @@ def test_gamma_and_beta_are_the_scale_and_the_mean_of_the_result(case):
     assert_allclose(np.sqrt(var), np.abs(gamma), atol=1e-12)
 
 
-def test_the_order_of_the_examples_does_not_matter():
-    rng = np.random.default_rng(0)
-    x, order = rng.normal(size=(10, 4)), rng.permutation(10)
-    assert_allclose(standardize(x[order]), standardize(x)[order], atol=1e-14)
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_order_of_examples_and_of_channels_does_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    x, g, gamma, beta = (rng.normal(size=s) for s in [(10, 4), (10, 4), 4, 4])
+    rows, columns = rng.permutation(10), rng.permutation(4)
+    y, cache = batch_norm(x, gamma, beta)
+    dx, dgamma, dbeta = batch_norm_backward(g, cache)
+    moved = np.ix_(rows, columns)
+    y2, cache2 = batch_norm(x[moved], gamma[columns], beta[columns])
+    dx2, dgamma2, dbeta2 = batch_norm_backward(g[moved], cache2)
+    for there, here in (y2, y[moved]), (dx2, dx[moved]), (dgamma2, dgamma[columns]), (
+        dbeta2, dbeta[columns],
+    ):  # fmt: skip
+        assert_allclose(there, here, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(cases())
+def test_the_gradient_has_no_mean_and_nothing_along_x_hat(case):
+    x, gamma, beta, g, axis = case
+    _, cache = batch_norm(x, gamma, beta, axis=axis, eps=0)
+    dx, _, _ = batch_norm_backward(g, cache)
+    atol = 1e-12 * condition(x, axis) * np.abs(cache.gamma / cache.sigma).max()
+    assert_allclose(dx.mean(axis), 0, atol=atol)
+    assert_allclose((dx * standardize(x, axis, 0)).mean(axis), 0, atol=atol)
+
+
+@settings(deadline=None)
+@given(cases(), st.floats(-10, 10), st.sampled_from([0.0, 0.1]))
+def test_the_gradient_is_linear_in_g_and_its_jacobian_symmetric(case, a, eps):
+    x, gamma, beta, g, axis = case
+    other = np.random.default_rng(0).normal(size=g.shape)
+    _, cache = batch_norm(x, gamma, beta, axis=axis, eps=eps)
+    forth, back = batch_norm_backward(g, cache), batch_norm_backward(other, cache)
+    both = batch_norm_backward(g + a * other, cache)
+    gain = 1 + np.abs(cache.gamma / cache.sigma).max()
+    for one, two, sum_ in zip(forth, back, both, strict=True):
+        assert_allclose(sum_, one + a * two, rtol=0, atol=1e-11 * gain)
+    assert_allclose((forth[0] * other).sum(), (g * back[0]).sum(), rtol=0, atol=1e-11 * gain)
 
 
 # Numerics
@@ -336,19 +536,136 @@ def test_longdouble_keeps_its_digits():
     assert moments(x)[1] > 0
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_stay_in_their_channel_as_in_torch(bad):
-    x = np.random.default_rng(0).normal(size=(5, 3, 2))
-    x[2, 1, 0] = bad
-    y, cache = batch_norm(x, np.ones(3), np.zeros(3), axis=(0, 2))
-    dx = batch_norm_backward(np.ones_like(x), cache)[0]
-    assert np.isnan(y[:, 1]).all()
-    assert np.isnan(dx[:, 1]).all()
-    assert np.isfinite(y[:, [0, 2]]).all()
-    assert np.isfinite(dx[:, [0, 2]]).all()
-    ty = torch.nn.functional.batch_norm(torch.tensor(x), None, None, training=True)
-    assert_allclose(y, ty.numpy(), atol=1e-12)
+def odd_values(dtype):
+    """What a channel may hold, for better or worse: ten values each."""
+    limits, rng = np.finfo(dtype), np.random.default_rng(0)
+    normal = rng.normal(size=10)
+    one = {"nan": np.nan, "inf": np.inf, "minus inf": -np.inf}
+    return {
+        "constant": np.full(10, 3.0),
+        "zero": np.zeros(10),
+        "constant but one": np.eye(10)[0],
+        "far from zero": 1e4 + normal,
+        "large": normal * (float(limits.max) / 64),
+        "large when squared": normal * (4 * float(limits.max) ** 0.5),
+        "tiny": normal * float(limits.tiny),
+        "denormal": normal * float(limits.smallest_subnormal) * 99,
+        "tiny when squared": normal * float(limits.tiny) ** 0.5 / 8,
+        "both infinities": np.array([np.inf, -np.inf, *normal[2:]]),
+        **{name: np.array([normal[0], value, *normal[2:]]) for name, value in one.items()},
+    }
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("eps", [1e-10, 1e-5, 1e-3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", odd_values(np.float64))
+def test_an_odd_channel_does_what_torch_does_in_float64_and_touches_no_other(name, dtype, eps):
+    rng = np.random.default_rng(1)
+    x, g = rng.normal(size=(5, 3, 2)), rng.normal(size=(5, 3, 2)).astype(dtype)
+    x[:, 1] = odd_values(dtype)[name].reshape(5, 2)
+    x, gamma, beta = x.astype(dtype), rng.normal(size=3).astype(dtype), np.ones(3, dtype)
+    y, cache = batch_norm(x, gamma, beta, axis=(0, 2), eps=eps)
+    dx, dgamma, dbeta = batch_norm_backward(g, cache)
+
+    tx, tgamma, tbeta = (
+        torch.tensor(a.astype(float), requires_grad=True) for a in (x, gamma, beta)
+    )
+    ty = torch.nn.functional.batch_norm(tx, None, None, tgamma, tbeta, training=True, eps=eps)
+    ty.backward(torch.tensor(g.astype(float)))
+    theirs = [a.numpy() for a in (ty.detach(), tx.grad, tgamma.grad, tbeta.grad)]
+    digits = 1e-6 if dtype == np.float32 else 1e-10  # torch's own, on the constant
+    for ours, a in zip((y, dx, dgamma, dbeta), theirs, strict=True):
+        largest = np.abs(a).max(where=np.isfinite(a), initial=1)
+        assert_allclose(ours, a.astype(dtype), rtol=digits, atol=digits * largest)
+
+    # and the others get, bit for bit, what they get beside an ordinary channel
+    x[:, 1] = rng.normal(size=(5, 2))
+    plain, plain_cache = batch_norm(x, gamma, beta, axis=(0, 2), eps=eps)
+    assert_array_equal(y[:, [0, 2]], plain[:, [0, 2]])
+    assert_array_equal(dx[:, [0, 2]], batch_norm_backward(g, plain_cache)[0][:, [0, 2]])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("mean", [0.0, 1e300, np.inf, np.nan])
+@pytest.mark.parametrize("var", [0.0, 1e-320, 1e300, np.inf, -1.0, np.nan])
+def test_inference_with_odd_statistics_is_torchs(mean, var):
+    x = np.array([[1.0, 0.0], [np.inf, 1.0], [np.nan, 2.0], [-1e300, 3.0], [1e-320, 4.0]])
+    parameters = np.array([2.0, 1.0]), np.array([1.0, 0.0])
+    statistics = np.array([mean, 0.5]), np.array([var, 2.0])
+    y = batch_norm_inference(x, *parameters, *statistics)
+    order = [torch.tensor(a) for a in (x, *statistics, *parameters)]
+    theirs = torch.nn.functional.batch_norm(*order, eps=1e-5).numpy()
+    assert_allclose(y[:, 1], (x[:, 1] - 0.5) / np.sqrt(2.00001), rtol=1e-15)
+    assert_allclose(y, theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_a_mean_of_1e4_takes_no_digits_from_float32():
+    x = (1e4 + np.random.default_rng(0).normal(size=(256, 4))).astype(np.float32)
+    exact = batch_norm(x.astype(float), np.ones(4), np.zeros(4))[0]
+    y, _ = batch_norm(x, np.ones(4), np.zeros(4))
+    assert_array_equal(y, exact.astype(np.float32))
+    z = batch_norm_inference(x, np.ones(4), np.zeros(4), x.mean(0, float), np.ones(4), eps=0)
+    assert_allclose(z, x - x.mean(0, float), rtol=1e-7)
+    # torch.nn, as the docstring says
+    theirs = torch.nn.BatchNorm1d(4)(torch.tensor(x)).detach().numpy()
+    assert 1e-4 < np.abs(theirs - exact).max() < 1e-2
+
+
+@pytest.mark.parametrize("value", [0.0, 3.1, -1e-40, 1e30, np.finfo(np.float32).max])
+def test_a_constant_channel_becomes_beta(value):
+    x = np.full((7, 3), value, np.float32)
+    y, cache = batch_norm(x, np.ones(3), [1.0, -2.0, 0.0])
+    assert_array_equal(y, np.tile(np.float32([1, -2, 0]), (7, 1)))
+    # nothing to lose along x_hat: only the mean of the gradient goes
+    dx, dgamma, _ = batch_norm_backward(np.eye(7, 3), cache)
+    assert_allclose(dx, (np.eye(7, 3) - 1 / 7) / np.sqrt(1e-5), rtol=1e-6)
+    assert_array_equal(dgamma, np.zeros(3))
+
+
+def test_a_deviation_over_1e19_does_not_overflow_in_float32():
+    x = np.array([[-4e19], [0.0], [4e19]], np.float32)
+    expected = [[-(1.5**0.5)], [0], [1.5**0.5]]
+    assert_allclose(standardize(x), expected, rtol=1e-7)
+    # torch.nn, as the docstring says
+    assert_array_equal(torch.nn.BatchNorm1d(1)(torch.tensor(x)).detach(), np.zeros((3, 1)))
+
+
+def test_longdouble_is_computed_in_longdouble():
+    if np.finfo(np.longdouble).eps == np.finfo(float).eps:
+        pytest.skip("longdouble is float64 here")
+    # deviations that float64 cannot tell from 0
+    x = np.longdouble(1) + np.array([[-1], [0], [1]]) * np.longdouble(2) ** -60
+    g = np.longdouble(1) + np.array([[0], [1], [5]]) * np.longdouble(2) ** -60
+    y, cache = batch_norm(x, np.ones(1), np.zeros(1), eps=0)
+    dx, dgamma, dbeta = batch_norm_backward(g, cache)
+    root = np.sqrt(np.longdouble(1.5))
+    assert_allclose(y[:, 0], [-root, 0, root], rtol=1e-18)
+    assert dx.dtype == dgamma.dtype == dbeta.dtype == np.longdouble
+    assert dbeta[0] - 3 == np.longdouble(6) * np.longdouble(2) ** -60
+    assert_allclose(dx[:, 0] * cache.sigma[0, 0] * np.longdouble(2) ** 60, [0.5, -1, 0.5], rtol=0.3)
+    z = batch_norm_inference(x, np.ones(1), np.zeros(1), np.ones(1), np.zeros(1), eps=1)
+    assert z[2, 0] == np.longdouble(2) ** -60
+
+
+def test_what_the_caller_changes_afterwards_does_not_matter():
+    rng = np.random.default_rng(0)
+    x, g, gamma, beta = (rng.normal(size=s) for s in [(6, 3), (6, 3), 3, 3])
+    y, cache = batch_norm(x, gamma, beta)
+    expected = batch_norm_backward(g, cache)
+    for a in (x, y, gamma, beta):
+        a[:] = 7.0
+    for now, then in zip(batch_norm_backward(g, cache), expected, strict=True):
+        assert_array_equal(now, then)
+    # and the other way round: what comes out is the caller's to change
+    before = [a.copy() for a in cache[:3]]
+    for a in batch_norm_backward(g, cache):
+        a[:] = 7.0
+    for a, b in zip(cache[:3], before, strict=True):
+        assert_array_equal(a, b)
+    assert not np.shares_memory(standardize(x), x)
+    z = batch_norm_inference(x, np.ones(3), np.zeros(3), np.zeros(3), np.ones(3), eps=0)
+    assert not np.shares_memory(z, x)
 
 
 @pytest.mark.filterwarnings("error")
@@ -361,6 +678,17 @@ def test_an_empty_batch_passes_through_as_in_torch(shape, axis):
     assert_array_equal(dbeta, np.zeros(3))
     stats = np.ones(3)
     assert batch_norm_inference(np.empty(shape), *[stats] * 4, axis=axis).shape == shape
+    assert cache.m == 0
+    assert y.dtype == standardize(np.empty(shape, np.float16), axis).astype(float).dtype
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_channels_are_no_trouble():
+    y, cache = batch_norm(np.empty((4, 0)), [], [])
+    dx, dgamma, dbeta = batch_norm_backward(np.empty((4, 0)), cache)
+    assert y.shape == dx.shape == (4, 0)
+    assert dgamma.shape == dbeta.shape == (0,)
+    assert moments(np.empty((4, 0)))[1].shape == (0,)
 
 
 # Bad input
@@ -427,6 +755,10 @@ BAD = {
         lambda: batch_norm_backward(np.ones(3), batch_norm(x_of(4, 3), np.ones(3), np.ones(3))[1]),
     ),
     "negative eps": (ValueError, "-1", lambda: standardize(x_of(4, 3), eps=-1)),
+    "gamma complex": (
+        TypeError, "gamma must hold real numbers, got complex128",
+        lambda: batch_norm(x_of(4, 3), np.ones(3) * 1j, np.ones(3)),
+    ),
     "eps nan": (ValueError, "nan", lambda: standardize(x_of(4, 3), eps=np.nan)),
     "negative eps at inference": (
         ValueError, "eps", lambda: batch_norm_inference(x_of(4, 3), *[np.ones(3)] * 4, eps=-2),
@@ -436,6 +768,22 @@ BAD = {
     ),
     "momentum of torch's opposite": (
         ValueError, "between 0 and 1", lambda: update_running(np.ones(3), np.ones(3), 1.5),
+    ),
+    "negative momentum": (
+        ValueError, "-0.1", lambda: update_running(np.ones(3), np.ones(3), -0.1),
+    ),
+    "momentum nan": (ValueError, "nan", lambda: update_running(np.ones(3), np.ones(3), np.nan)),
+    "merging a fraction": (TypeError, "integer", lambda: merge_moments((1.5, 0.0, 0.0), (1, 0.0, 0.0))),
+    "merging less than nothing": (
+        ValueError, "b counts -1", lambda: merge_moments((1, 0.0, 0.0), (-1, 0.0, 0.0)),
+    ),
+    "merging shapes": (
+        ValueError, "(3,) and (4,)",
+        lambda: merge_moments((1, np.ones(3), np.ones(3)), (1, np.ones(4), np.ones(4))),
+    ),
+    "merging mean and var of two shapes": (
+        ValueError, "a has a mean of shape (3,)",
+        lambda: merge_moments((1, np.ones(3), np.ones(4)), (1, np.ones(3), np.ones(3))),
     ),
     "variance of one": (ValueError, "m = 1", lambda: update_running(np.ones(3), np.ones(3), m=1)),
 }  # fmt: skip
