@@ -724,7 +724,7 @@ def _channelled(x) -> np.ndarray:
 
 def _counted(name: str, moments) -> tuple[int, np.ndarray, np.ndarray]:
     m, mean, var = moments
-    m, mean, var = operator.index(m), np.asarray(mean), np.asarray(var)
+    m, mean, var = operator.index(m), np.array(mean), np.array(var)
     if m < 0:
         raise ValueError(f"{name} counts {m} values: a count must not be negative")
     if mean.shape != var.shape:

@@ -298,6 +298,9 @@ def test_merging_is_in_float64_and_changes_nothing():
     for empty_first in merge_moments((0, 0.0, 0.0), b), merge_moments(b, (0, 0.0, 0.0)):
         assert empty_first == (4, 1e4 + 1, 2)
         assert empty_first[1].dtype == np.float64
+    kept = np.ones(3)
+    for part in merge_moments((0, 0.0, 0.0), (4, kept, kept))[1:]:
+        assert not np.shares_memory(part, kept)
 
 
 # Against finite differences
