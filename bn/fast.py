@@ -204,7 +204,7 @@ def _forward_planes(x, y, gamma, beta, eps, threads):
             d -= near
             rest = _total(d.sum(0)) / (n * s)
             mean[i], var[i] = near + rest, _total(_dots(d, d)) / (n * s) - rest**2
-            scale = gamma[i] / math.sqrt(var[i] + eps)
+            scale = gamma[i] / np.sqrt(var[i] + eps)
             d *= float(scale)
             d += float(beta[i] - scale * rest)
             y[:, i] = d
