@@ -42,6 +42,10 @@ def samples() -> dict:
     digits = data.digits()
     said = np.random.default_rng(0).dirichlet(np.ones(10), len(digits.y_test))
     cases = {
+        "Axes": (
+            widgets.Axes(N=8, C=8, H=6, W=6),
+            {"norm": ["batch", "layer", "group"], "at": [[0, 0, 0, 0], [7, 3, 2, 5]]},
+        ),
         "Chain": (
             widgets.Chain(),
             {"depth": [2, 50, 100], "eta": [1e-4, 1e-2], "weight": [0.5, 1.5]},

@@ -82,7 +82,7 @@ def test_zero_padding_breaks_the_border_and_training_carries_it_inwards(chapter)
         assert off["constant", name][[0, 1, 7]].min() > 0.5  # the border
     assert off["constant", "convolution"][2:7].max() < 1e-12
     assert off["constant", "+ stored"][2:7].max() < 1e-12
-    assert 0.04 < off["constant", "+ batch norm"][2:7].min()
+    assert off["constant", "+ batch norm"][2:7].min() > 0.04
 
 
 @pytest.mark.parametrize(("pad", "mode"), [("constant", "zeros"), ("wrap", "circular")])
