@@ -31,13 +31,7 @@ import math
 
 import numpy as np
 
-from .functional import (
-    batch_norm,
-    batch_norm_backward,
-    batch_norm_inference,
-    moments,
-    update_running,
-)
+from .functional import batch_norm, batch_norm_backward, batch_norm_inference, update_running
 
 __all__ = [
     "SGD",
@@ -234,9 +228,8 @@ class BatchNorm(_Layer):
             y = batch_norm_inference(x, weight, bias, *statistics, eps=self.eps)
             return self._keep(training, y, None)
         y, cache = batch_norm(x, weight, bias, eps=self.eps)
-        mean, var = moments(x)
-        self.running_mean = update_running(self.running_mean, mean, self.momentum)
-        self.running_var = update_running(self.running_var, var, self.momentum, m=len(x))
+        self.running_mean = update_running(self.running_mean, cache.mean, self.momentum)
+        self.running_var = update_running(self.running_var, cache.var, self.momentum, m=len(x))
         return self._keep(training, y, cache)
 
     def backward(self, g) -> np.ndarray:

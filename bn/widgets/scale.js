@@ -12,7 +12,7 @@ function render({ model, el, signal }) {
   const f = frame({ model, el, signal, title: "Two networks, one initial scale", height: 480 });
   f.controls.append(
     logSlider(model, "scale", { label: "Scale c", min: 1e-4, max: 1e4, step: 0.25, format: power, signal }),
-    logSlider(model, "eta", { label: "Learning rate η", min: 1e-4, max: 1, step: 0.1, format: power, signal }),
+    logSlider(model, "eta", { label: "Rate η", min: 1e-4, max: 1, step: 0.1, format: power, signal }),
     logSlider(model, "eps", { label: "ε", min: 1e-10, max: 1, step: 1, zero: true, format: power, signal }),
     toggle(model, "matched", { label: "hidden layers learn at η c²", signal }),
     h("div", { class: "bn-buttons" },
@@ -60,6 +60,6 @@ function render({ model, el, signal }) {
   listen(model, KEYS.map((k) => `change:${k}`).join(" "), draw, signal);
 }
 
-const START = { scale: 1, eta: 0.05, eps: 1e-5, matched: false, seed: 2 };
+const START = { scale: 0.1, eta: 0.05, eps: 1e-5, matched: false, seed: 2 };
 
 export default { render };

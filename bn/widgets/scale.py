@@ -50,7 +50,7 @@ class Scale(Widget):
     _shown = ("scale", "eta", "eps", "matched", "seed")
     _size = (6.4, 4.8)
 
-    scale = traitlets.Float(1.0, min=1e-4, max=1e4, help="factor of the weights").tag(sync=True)
+    scale = traitlets.Float(0.1, min=1e-4, max=1e4, help="factor of the weights").tag(sync=True)
     eta = traitlets.Float(0.05, min=1e-4, max=1.0, help="learning rate").tag(sync=True)
     eps = traitlets.Float(1e-5, min=0.0, max=1.0, help="added to the variance").tag(sync=True)
     matched = traitlets.Bool(False, help="hidden layers learn at eta * scale**2").tag(sync=True)
@@ -92,6 +92,8 @@ class Scale(Widget):
         losses.legend(loc="lower left")
         spreads.set(xlabel="layer", ylabel="into ReLU, st. dev.", yscale="log")
         spreads.set_xticks(range(1, DEPTH + 1))
+        low, high = spreads.get_ylim()
+        spreads.set_ylim(min(low, 0.1), max(high, 10))
 
 
 # ---------------------------------------------------- what scale_maths.js computes as well

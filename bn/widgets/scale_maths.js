@@ -1,7 +1,9 @@
 // A small network trained twice, with and without batch norm, as bn.layers trains it. Pure functions.
 import { uniform } from "./chain_maths.js";
 
-export const EXAMPLES = 40, WIDTH = 8, DEPTH = 4, STEPS = 60, MOMENTUM = 0.9;
+export const DEPTH = 4;
+export const STEPS = 60;
+const EXAMPLES = 40, WIDTH = 8, MOMENTUM = 0.9;
 const SIZES = [2, ...new Array(DEPTH).fill(WIDTH), 2];
 
 // Points in a square, which class (the product's sign), and the weights at scale 1.
