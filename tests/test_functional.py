@@ -264,8 +264,9 @@ def test_merged_moments_are_those_of_all_values(parts, offset):
         exact = sum(everything) / m
         assert_allclose(mean, float(exact), rtol=1e-14, atol=1e-12)
         exact_var = float(sum((v - exact) ** 2 for v in everything) / m)
-        # the mean is rounded to the digits of the values, the variance to twice that
-        assert_allclose(var, exact_var, rtol=1e-12, atol=(offset * 1e-15) ** 2)
+        # every mean is off by the last digit of the values, and delta**2 by 2 delta times that
+        off = 1e-15 * offset
+        assert_allclose(var, exact_var, rtol=1e-12, atol=2 * off * (exact_var**0.5 + off))
 
 
 @settings(deadline=None)
@@ -601,6 +602,12 @@ def test_inference_with_odd_statistics_is_torchs(mean, var):
     theirs = torch.nn.functional.batch_norm(*order, eps=1e-5).numpy()
     assert_allclose(y[:, 1], (x[:, 1] - 0.5) / np.sqrt(2.00001), rtol=1e-15)
     assert_allclose(y, theirs, rtol=1e-13, atol=1e-13)
+
+
+def test_inference_subtracts_the_mean_before_it_scales():
+    x = 1e15 + np.array([[0.0], [1.0], [2.0]])
+    y = batch_norm_inference(x, [1 / 3], [0.0], mean=[1e15], var=[1.0], eps=0)
+    assert_allclose(y, [[0], [1 / 3], [2 / 3]], rtol=1e-15)
 
 
 def test_a_mean_of_1e4_takes_no_digits_from_float32():
