@@ -228,8 +228,9 @@ class BatchNorm(_Layer):
             y = batch_norm_inference(x, weight, bias, *statistics, eps=self.eps)
             return self._keep(training, y, None)
         y, cache = batch_norm(x, weight, bias, eps=self.eps)
-        self.running_mean = update_running(self.running_mean, cache.mean, self.momentum)
-        self.running_var = update_running(self.running_var, cache.var, self.momentum, m=len(x))
+        mean = update_running(self.running_mean, cache.mean, self.momentum)
+        var = update_running(self.running_var, cache.var, self.momentum, m=len(x))
+        self.running_mean, self.running_var = mean, var  # both, or an error and neither
         return self._keep(training, y, cache)
 
     def backward(self, g) -> np.ndarray:
