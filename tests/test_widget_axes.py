@@ -111,20 +111,18 @@ def test_a_step_stays_on_the_sheet_and_crosses_from_tile_to_tile(page):  # noqa:
         assert got == [y // H, x // W, y % H, x % W]
 
 
-def test_a_new_shape_keeps_the_choice_inside(page):  # noqa: F811
-    cases = [([2, 3, 1, 4], 2, [3, 5, 2, 1]), ([1, 8, 6, 6], 5, [0, 7, 5, 5])]
-    for (shape, groups, at), got in zip(
-        cases, evaluate(page, "axes_maths", "fit", cases), strict=True
-    ):
-        axes = Axes(N=8, C=groups * 1, H=6, W=6, groups=groups, at=[0, 0, 0, 0])
-        axes.C = 8
-        axes.groups = {2: 2, 5: 4}[groups]
-        axes.at = at
-        axes.N, axes.C, axes.H, axes.W = shape
-        assert axes.at == got["at"]
-        assert all(i < n for i, n in zip(got["at"], shape, strict=True))
-        assert shape[1] % got["groups"] == 0
-        assert got["groups"] <= groups
+def test_a_new_shape_takes_the_nearest_choice(page):  # noqa: F811
+    cases, widgets = [], []
+    for _, norm, groups, at in STATES:
+        for shape in ([1, 1, 1, 1], [2, 3, 1, 4], [3, 8, 2, 2], [8, 6, 6, 1]):
+            C = next(c for c in range(8, 0, -1) if c % groups == 0)
+            axes = Axes(norm=norm, N=8, C=C, H=6, W=6, groups=groups, at=at)
+            axes.N, axes.C, axes.H, axes.W = shape
+            widgets.append(axes)
+            cases.append((shape, groups, at))
+    for axes, got in zip(widgets, evaluate(page, "axes_maths", "fit", cases), strict=True):
+        assert got == {"groups": axes.groups, "at": axes.at}
+        assert axes.C % axes.groups == 0
 
 
 # ------------------------------------------------------------------------------- the reader
