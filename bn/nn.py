@@ -63,12 +63,6 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, in two passes: E[x^2] - E[x]^2 would cancel."""
-    mean = x.mean(_axes(x), dtype=_wide(x.dtype))
-    return mean, (x - _like(x, mean)).square().mean(_axes(x))
-
-
 def _scale(var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     scale = torch.rsqrt(var + eps)
     return scale if weight is None else scale * weight
@@ -82,7 +76,8 @@ def _affine(x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor | None) -> Tens
 def _normalize(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mean, var = _moments(x)
+    # Welford's algorithm, one safe pass: E[x^2] - E[x]^2 would cancel where the mean is large.
+    var, mean = torch.var_mean(x.to(_wide(x.dtype)), _axes(x), correction=0)
     return _affine(x, mean, _scale(var, weight, eps), bias), mean, var
 
 
@@ -266,8 +261,13 @@ class _BatchNorm(nn.Module):
             self.num_batches_tracked.add_(1)
 
         if not use_batch:
-            scale = _scale(self.running_var, self.weight, self.eps)
-            return _affine(input, self.running_mean, scale, self.bias)
+            mean, var = self.running_mean, self.running_var.to(_wide(input.dtype))
+            scale = _scale(var, self.weight, self.eps)
+            if torch.is_grad_enabled():
+                return _affine(input, mean, scale, self.bias)
+            shift = -mean * scale if self.bias is None else self.bias - mean * scale
+            y = torch.addcmul(_like(input, shift), input, _like(input, scale))  # in one pass
+            return y.to(input.dtype)
 
         m = _values_per_channel(input)
         if m == 0:  # no statistics, and nothing to normalise with them
@@ -607,10 +607,10 @@ def precise_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
     seen = {layer: [] for layer in layers}
 
     def record(layer, args):
-        x = args[0]
+        x = args[0].double()
         if _values_per_channel(x):
-            mean, var = _moments(x)
-            seen[layer].append((_values_per_channel(x), mean.cpu().double(), var.cpu().double()))
+            var, mean = torch.var_mean(x, _axes(x), correction=0)
+            seen[layer].append((_values_per_channel(x), mean, var))
 
     modes = {module: module.training for module in model.modules()}
     hooks = [layer.register_forward_pre_hook(record) for layer in layers]
