@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from .chain import uniform
 EXAMPLES, WIDTH, DEPTH, STEPS, MOMENTUM = 40, 8, 4, 60, 0.9
 SIZES = [2, *[WIDTH] * DEPTH, 2]
 COLOURS = {"without": "#D55E00", "with": "#0072B2"}
+LABELS = {"without": "without", "with": "with batch norm"}
 GUESSING = math.log(2)
 
 
@@ -82,9 +84,7 @@ class Scale(Widget):
         losses, spreads = figure.subplots(2, 1, height_ratios=[1.6, 1])
         for arm, run in self.runs.items():
             style = {"color": COLOURS[arm], "linestyle": "-" if arm == "with" else "--"}
-            losses.plot(
-                run["losses"], **style, label=f"{arm} batch norm".replace("out batch norm", "out")
-            )
+            losses.plot(run["losses"], **style, label=LABELS[arm])
             spreads.plot(range(1, DEPTH + 1), run["spreads"], **style,
                          marker="o" if arm == "with" else "D")  # fmt: skip
         losses.set(xlabel="step", ylabel="loss", yscale="log", ylim=(1e-4, 1e2))
@@ -113,6 +113,7 @@ def problem(seed: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     return x, labels, weights
 
 
+@functools.lru_cache(maxsize=4)  # the picture and its sentence ask for the same runs
 @np.errstate(all="ignore")
 def train(seed, scale, eta, eps, matched, *, batch_norm: bool) -> dict:
     """Losses before each of the steps and after the last; the spread into each ReLU at the start."""
