@@ -59,6 +59,10 @@ def samples() -> dict:
             widgets.Running(batch_size=128),
             {"momentum": [0.01, 0.5], "seed": [2, 3], "step": [1, 150]},
         ),
+        "Scale": (
+            widgets.Scale(),
+            {"scale": [1e-3, 0.1, 1.0, 100.0], "eta": [0.01, 0.1], "matched": [True, False]},
+        ),
         "Predictions": (
             widgets.Predictions(digits.x_test, digits.y_test, {"a net": said}),
             {"truth": [-1, 3, 5], "outcome": ["wrong", "right", "all"]},
