@@ -90,6 +90,15 @@ def _scale_and_shift_(t: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     return t.mul_(_like(t, scale)).add_(_like(t, shift))
 
 
+def _is_mapped(g: Tensor) -> bool:
+    """Whether g stands for many tensors, under vmap: it has then no memory of its own."""
+    try:
+        g.data_ptr()
+    except RuntimeError:
+        return True
+    return False
+
+
 class BatchNormFunction(torch.autograd.Function):
     r"""The transform in training mode, with its derivative worked out by hand.
 
@@ -148,12 +157,11 @@ class BatchNormFunction(torch.autograd.Function):
         scale = inverse if weight is None else inverse * weight
         sum_g = g.sum(axes, dtype=mean.dtype)
         centred = x - _like(x, mean)
-        if torch.is_grad_enabled() or torch.func.debug_unwrap(g) is not g:
-            # Differentiated or mapped over in its turn: the formula as it stands above.
+        if torch.is_grad_enabled() or _is_mapped(g):  # nothing may be written over: the formula
             sum_gx = (g * centred).sum(axes) * inverse
             x_hat = centred * _like(x, inverse)
             dx = (g - _like(x, sum_g / m) - x_hat * _like(x, sum_gx / m)) * _like(x, scale)
-        else:  # The same in the memory of one array, which ends as the result.
+        else:  # the same in the memory of one array, which ends as the result
             sum_gx = centred.mul_(g).sum(axes) * inverse
             dx = torch.sub(x, _like(x, mean), out=centred)
             by = scale / -m
