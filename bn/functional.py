@@ -49,8 +49,8 @@ __all__ = [
 class Cache(NamedTuple):
     """What the forward pass keeps, for :func:`batch_norm_backward` and :func:`update_running`.
 
-    ``mean`` and ``var`` are those that :func:`moments` returns, and ``m`` is the number of values
-    behind each, so that the running statistics need no second look at ``x``.
+    ``mean`` and ``var`` are those of :func:`moments` before they are rounded, and ``m`` is the
+    number of values behind each, so that the running statistics need no second look at ``x``.
     """
 
     x_hat: np.ndarray  # in the dtype of the computation; group norm splits axis 1 of x in two
@@ -580,9 +580,9 @@ def rms_norm(x, gamma, *, axis=-1, eps=1e-5) -> tuple[np.ndarray, Cache]:
 
     .. math:: y = \gamma\,\frac{x}{\sqrt{\overline{x^2}+\epsilon}}
 
-    Scaling ``x`` changes nothing, shifting it does. The gradient loses one direction instead of
-    two, that of :math:`\hat x`: at ``eps=0`` the Jacobian of :math:`\hat x` is
-    :math:`(I-\hat x\hat x^\top/m)/\sigma`.
+    At ``eps=0``, scaling ``x`` changes nothing; shifting it does. The Jacobian of :math:`\hat x` is
+    :math:`(I-\hat x\hat x^\top/m)/\sigma`, so the gradient loses one direction instead of two:
+    that of :math:`\hat x`, wholly at ``eps=0``.
 
     Parameters
     ----------
