@@ -149,7 +149,7 @@ def test_the_term_between_shuffled_batches_is_a_thirty_second():
 
 @pytest.fixture(scope="module")
 def measured():
-    return run("setup", "why-code", "measured-code")
+    return run("setup", "why-code", "measured-train", "measured-judge", "measured-code")
 
 
 def test_the_eight_networks_are_eight_networks_of_torch(measured):
