@@ -37,8 +37,32 @@ def ratio(a: Callable, b: Callable, *, rounds: int = 25, seconds: float = 0.05) 
     return Ratio(*map(float, quartiles), *map(float, np.median(times, axis=0)))
 
 
-def _time(function: Callable, repeats: int) -> float:
-    start = time.process_time()
+def _time(function: Callable, repeats: int, clock: Callable = time.process_time) -> float:
+    start = clock()
     for _ in range(repeats):
         function()
-    return (time.process_time() - start) / repeats
+    return (clock() - start) / repeats
+
+
+def turns(functions: dict, *, rounds: int, seconds: float, cpu: bool) -> dict:
+    """Time functions in turns; return {name: seconds of a call in each round}.
+
+    Parameters
+    ----------
+    functions : dict
+        What to call, by name.
+    rounds : int
+    seconds : float
+        How long a function's turn lasts, at least one call.
+    cpu : bool
+        Whether to use the processor time of this process, as :func:`ratio` does, or the wall's.
+    """
+    clock = time.process_time if cpu else time.perf_counter
+    for function in functions.values():
+        function()  # what is compiled is compiled now
+    repeats = {k: max(1, round(seconds / _time(f, 2, clock))) for k, f in functions.items()}
+    times = {name: np.empty(rounds) for name in functions}
+    for i in range(rounds):
+        for name in list(functions)[:: 1 if i % 2 else -1]:
+            times[name][i] = _time(functions[name], repeats[name], clock)
+    return times
