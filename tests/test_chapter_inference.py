@@ -122,6 +122,12 @@ def test_over_m_minus_1_the_variance_is_unbiased_exactly(m, seed):
     assert draws.var(axis=1, ddof=1).mean() == pytest.approx(values.var())
 
 
+def test_the_relative_error_of_an_unbiased_variance():
+    for m in (2, 8, 33):
+        var = np.random.default_rng(m).normal(size=(40_000, m)).var(axis=1, ddof=1)
+        assert var.std() == pytest.approx(np.sqrt(2 / (m - 1)), rel=0.04)
+
+
 # ---------------------------------------------------------------------- the law of total variance
 
 
