@@ -76,6 +76,7 @@ def _affine(x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor | None) -> Tens
 def _normalize(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The definition: the normalised input, and the mean and biased variance of each channel."""
     # Welford's algorithm, one safe pass: E[x^2] - E[x]^2 would cancel where the mean is large.
     var, mean = torch.var_mean(x.to(_wide(x.dtype)), _axes(x), correction=0)
     return _affine(x, mean, _scale(var, weight, eps), bias), mean, var
@@ -112,7 +113,7 @@ class BatchNormFunction(torch.autograd.Function):
 
     What is saved for it is ``x``, which the layer before has in memory anyway, ``weight``, ``mean``
     and ``var``; :math:`\hat x` is made again. All three results can be differentiated, to any order,
-    in both modes, and mapped over with :func:`torch.func.vmap`.
+    in forward and reverse mode, and mapped over with ``torch.func.vmap``.
 
     Examples
     --------
@@ -282,7 +283,7 @@ class _BatchNorm(nn.Module):
             nothing = input.new_zeros(1, dtype=_wide(input.dtype))
             return _affine(input, nothing, _scale(nothing + 1, self.weight, self.eps), self.bias)
 
-        # A compiler derives and fuses the backward of the definition, better than that of a Function.
+        # A compiler fuses the definition by itself, and cannot look into a Function with a jvp.
         normalize = _normalize if torch.compiler.is_compiling() else BatchNormFunction.apply
         y, mean, var = normalize(input, self.weight, self.bias, self.eps)
         if track and self.running_mean is not None:
