@@ -245,6 +245,8 @@ def test_what_the_saved_table_says():
     assert [float(row[0]) for row in rows] == [10.0**k for k in range(-4, 4)]
     assert [row[1] for row in rows].count("10") == 7  # one scale of the eight works
     assert min(int(row[6]) for row in rows) > 60  # with batch norm all of them
+    least, most = ([int(row[k].strip("()")) for row in rows] for k in (8, 10))
+    assert max(most[0], most[-1]) < least[4]  # every run at the ends below every run at c = 1
 
 
 # ------------------------------------------------------------------------------- the figure
