@@ -16,6 +16,7 @@ _WHERE = {
     "Projection": "projection",
     "Quiz": "quiz",
     "Replay": "replay",
+    "Roofline": "roofline",
     "Running": "running",
     "Scale": "scale",
 }
