@@ -200,6 +200,9 @@ def test_a_layer_from_keras_infers_in_torch_as_it_did_there():
 
 
 def test_the_published_numbers():
+    defaults = {"keras": (0.99, 1e-3), "flax": (0.99, 1e-5), "onnx": (0.9, 1e-5)}
+    for name, pair in {**defaults, "pytorch": (0.1, 1e-5), "cudnn": (None, None)}.items():
+        assert (CONVENTIONS[name].default_momentum, CONVENTIONS[name].default_eps) == pair
     assert convert_momentum(0.1, "pytorch", "onnx") == 0.9
     assert convert_momentum(0.99, "keras", "pytorch") == 0.01
     assert convert_momentum(0.1, "pytorch", "cudnn") == 0.1
