@@ -151,8 +151,8 @@ def look(points, turn: float, tilt: float) -> np.ndarray:
 
     Examples
     --------
-    >>> look([1, 1, 1], turn=40, tilt=90).round(3).tolist()
-    [0.0, 0.0, 1.732]
+    >>> look([1, 0, 0], turn=0, tilt=0).round(3).tolist()
+    [0.707, 0.577, -0.408]
     """
     frame = np.array([[1, -1, 0], [1, 1, -2], [1, 1, 1]]) / np.sqrt([[2], [6], [3]])
     t, e = np.radians(turn), np.radians(tilt)
