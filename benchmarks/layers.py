@@ -35,7 +35,7 @@ BUDGETS = {FAST: 1.0, EAGER: 1.3, COMPILED: 1.0}
 ROUNDS, SECONDS = 11, 0.02
 
 
-def functions(shape, threads: int, *, compiled: bool) -> dict:
+def functions(shape, threads: int) -> dict:
     """Return {(what, pass): a function that does it once} on one batch of this shape."""
     import torch
 
@@ -70,9 +70,8 @@ def functions(shape, threads: int, *, compiled: bool) -> dict:
     layers = {
         "torch.nn": getattr(torch.nn, name)(shape[1]),
         EAGER: getattr(bn.nn, name)(shape[1]),
+        COMPILED: torch.compile(getattr(bn.nn, name)(shape[1]), dynamic=False),
     }
-    if compiled:
-        layers[COMPILED] = torch.compile(getattr(bn.nn, name)(shape[1]), dynamic=False)
     for what, layer in layers.items():
         wanted = [image, *layer.parameters()]
         add(
@@ -85,7 +84,7 @@ def functions(shape, threads: int, *, compiled: bool) -> dict:
     return found
 
 
-def measure(threads: int, compiled: bool) -> list[dict]:
+def measure(threads: int) -> list[dict]:
     """Return a row for each shape, pass and function: milliseconds, and against two others."""
     import torch
 
@@ -93,7 +92,7 @@ def measure(threads: int, compiled: bool) -> list[dict]:
     warnings.filterwarnings("ignore", module="torch")
     rows = []
     for shape in SHAPES:
-        todo = functions(shape, threads, compiled=compiled)
+        todo = functions(shape, threads)
         times = turns(todo, rounds=ROUNDS, seconds=SECONDS, cpu=threads == 1)
         for (what, which), seconds in times.items():
             rows.append({
@@ -142,7 +141,7 @@ def in_a_process(threads: int, memory: str) -> list[dict]:
         "OMP_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "benchmarks.layers", "--measure", str(threads), memory]
+    command = [sys.executable, "-m", "benchmarks.layers", "--measure", str(threads)]
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
     return [{"memory": memory, **row} for row in json.loads(done.stdout)]
 
@@ -172,8 +171,7 @@ def table(rows: list[dict]) -> None:
 def main(arguments: list[str]) -> None:
     """Print the tables; with --record, put them among the results that bn ships."""
     if "--measure" in arguments:
-        threads, memory = arguments[1:]
-        print(json.dumps(measure(int(threads), memory == "fresh")))
+        print(json.dumps(measure(int(arguments[1]))))
         return
     rows = []
     for memory in ("fresh", "kept"):
