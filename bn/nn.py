@@ -4,11 +4,13 @@ Training normalises each channel with the statistics of the batch and lets the g
 them; inference uses running averages of those statistics.
 
 What can be seen from outside follows ``torch.nn``: arguments, names of parameters and buffers,
-``state_dict`` in both directions, results, kinds of errors. Four things differ. A call that fails
+``state_dict`` in both directions, results, kinds of errors. Five things differ. A call that fails
 changes no buffer. ``eps=0`` is allowed. An empty batch must still have the right number of channels
 and a floating dtype. The gradient of a call in ``eval`` mode stays right if a call in training moves
 the running statistics before ``backward``
 (`pytorch#13402 <https://github.com/pytorch/pytorch/issues/13402>`_).
+And ``torch.fx.symbolic_trace``, which takes the layers of ``torch.nn`` as they are, cannot look into
+these: :func:`convert` the model to ``"torch"`` for it.
 
 The transform stands here twice. ``_normalize`` is the definition, in operations that PyTorch can
 differentiate and compile by itself. :class:`BatchNormFunction` is the same with the derivative worked
@@ -68,9 +70,13 @@ def _scale(var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     return scale if weight is None else scale * weight
 
 
-def _affine(x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    y = (x - _like(x, mean)) * _like(x, scale)
-    return (y if bias is None else y + _like(x, bias)).to(x.dtype)
+def _with_statistics(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Normalise with given statistics: one scale and one shift per channel."""
+    scale = _scale(var, weight, eps)
+    shift = -mean * scale if bias is None else bias - mean * scale
+    return torch.addcmul(_like(x, shift), x, _like(x, scale)).to(x.dtype)
 
 
 def _normalize(
@@ -79,7 +85,10 @@ def _normalize(
     """The definition: the normalised input, and the mean and biased variance of each channel."""
     # Welford's algorithm, one safe pass: E[x^2] - E[x]^2 would cancel where the mean is large.
     var, mean = torch.var_mean(x.to(_wide(x.dtype)), _axes(x), correction=0)
-    return _affine(x, mean, _scale(var, weight, eps), bias), mean, var
+    y = (x - _like(x, mean)) * _like(x, _scale(var, weight, eps))
+    if bias is not None:
+        y = y + _like(x, bias)
+    return y.to(x.dtype), mean, var
 
 
 def _scale_and_shift_(t: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
@@ -269,19 +278,14 @@ class _BatchNorm(nn.Module):
         if track and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
 
+        wide, m = _wide(input.dtype), _values_per_channel(input)
         if not use_batch:
-            mean, var = self.running_mean, self.running_var.to(_wide(input.dtype))
-            scale = _scale(var, self.weight, self.eps)
-            if torch.is_grad_enabled():
-                return _affine(input, mean, scale, self.bias)
-            shift = -mean * scale if self.bias is None else self.bias - mean * scale
-            y = torch.addcmul(_like(input, shift), input, _like(input, scale))  # in one pass
-            return y.to(input.dtype)
-
-        m = _values_per_channel(input)
+            mean = self.running_mean.clone()  # the backward of this call must not see a later one's
+            var = self.running_var.to(wide)
+            return _with_statistics(input, mean, var, self.weight, self.bias, self.eps)
         if m == 0:  # no statistics, and nothing to normalise with them
-            nothing = input.new_zeros(1, dtype=_wide(input.dtype))
-            return _affine(input, nothing, _scale(nothing + 1, self.weight, self.eps), self.bias)
+            zero, one = input.new_zeros(1, dtype=wide), input.new_ones(1, dtype=wide)
+            return _with_statistics(input, zero, one, self.weight, self.bias, self.eps)
 
         # A compiler fuses the definition by itself, and cannot look into a Function with a jvp.
         normalize = _normalize if torch.compiler.is_compiling() else BatchNormFunction.apply
