@@ -447,7 +447,8 @@ def convert(module: nn.Module, to: str = "bn") -> nn.Module:
     The two differ in their code and in nothing that they hold. So each layer stays the object that
     it is, with its parameters, buffers, mode, hooks and every reference to it, an optimiser's too,
     and only its class changes. A subclass, ``torch.nn.SyncBatchNorm`` and layers that are still lazy
-    are left alone.
+    are left alone. What looks for the classes of ``torch.nn``, such as ``torch.fx``, quantization and
+    ``SyncBatchNorm.convert_sync_batchnorm``, wants ``to="torch"`` first.
 
     Parameters
     ----------

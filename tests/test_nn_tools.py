@@ -6,6 +6,8 @@ import copy
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -293,6 +295,34 @@ def test_fold_finds_the_pairs():
         assert torch.equal(tensor, state[name])
     x = draw(3, 1, 6, 6)
     close(folded(x), model.eval()(x))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_fold_never_changes_what_a_model_computes(data):
+    shared = [nn.ReLU(), nn.Conv2d(2, 2, 1), bn.nn.BatchNorm2d(2)]
+
+    def hooked():
+        layer = nn.Conv2d(2, 2, 1)
+        layer.register_forward_hook(lambda module, args, y: y + 1)
+        return layer
+
+    kinds = {
+        "conv": lambda: nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        "grouped": lambda: nn.ConvTranspose2d(2, 2, 1, groups=2),
+        "norm": lambda: bn.nn.BatchNorm2d(2, eps=0.1),
+        "torch's norm": lambda: nn.BatchNorm2d(2, affine=False),
+        "shared": lambda: data.draw(st.sampled_from(shared)),
+        "hooked": hooked,
+    }
+    leaf = st.sampled_from(sorted(kinds)).map(lambda kind: kinds[kind]())
+    tree = st.recursive(
+        leaf, lambda inner: st.lists(inner, min_size=1, max_size=5).map(lambda m: nn.Sequential(*m))
+    )
+    model = random_(nn.Sequential(*data.draw(st.lists(tree, min_size=1, max_size=6)))).eval()
+    x = draw(2, 2, 3, 3)
+    want = model(x).detach()
+    close(fold(model)(x).detach() / want.abs().max(), want / want.abs().max(), 1e-10)
 
 
 def test_fold_leaves_what_it_cannot_fold():
