@@ -104,8 +104,9 @@ class Conventions(Widget):
         for name, (colour, dash, label) in looks.items():
             axes.plot(self.curves[name], dash, color=colour, label=label)
         axes.axvline(self.step, color="#1f2328", linewidth=1)
-        axes.set(xlabel="batches", ylabel="running variance", ylim=(0, None))
-        axes.legend(loc="upper right", fontsize="small", ncols=2)
+        top = max(6, stream.max(), *(curve.max() for curve in self.curves.values()))
+        axes.set(xlabel="batches", ylabel="running variance", ylim=(0, 1.25 * top))
+        axes.legend(loc="upper center", fontsize="small", ncols=2)
 
 
 # --------------------------------------------- what conventions_maths.js computes as well
