@@ -21,28 +21,28 @@ export function problem(seed) {
 
 // A layer has forward(x), backward(g), which may return one array again and again, and pairs
 // [parameter, gradient]. Plain loops over flat arrays: all steps must fit in a frame.
-function linear(weight, nIn, nOut) {
-  const bias = new Float64Array(nOut), dw = new Float64Array(weight.length), db = new Float64Array(nOut);
-  const y = new Float64Array(EXAMPLES * nOut), dx = new Float64Array(EXAMPLES * nIn);
+function linear(weight, fanIn, fanOut) {
+  const bias = new Float64Array(fanOut), dw = new Float64Array(weight.length), db = new Float64Array(fanOut);
+  const y = new Float64Array(EXAMPLES * fanOut), dx = new Float64Array(EXAMPLES * fanIn);
   let kept;
   return {
     pairs: [[weight, dw], [bias, db]],
     forward(x) {
       kept = x;
-      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < nOut; o++, j++) {
+      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < fanOut; o++, j++) {
         let sum = 0;
-        for (let k = i * nIn, end = k + nIn; k < end; k++, w++) sum += x[k] * weight[w];
+        for (let k = i * fanIn, end = k + fanIn; k < end; k++, w++) sum += x[k] * weight[w];
         y[j] = sum + bias[o];
       }
       return y;
     },
     backward(g) {
       dw.fill(0); db.fill(0); dx.fill(0);
-      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < nOut; o++, j++) {
+      for (let i = 0, j = 0; i < EXAMPLES; i++) for (let o = 0, w = 0; o < fanOut; o++, j++) {
         const v = g[j];
-        if (v === 0) { w += nIn; continue; } // behind a ReLU that is off
+        if (v === 0) { w += fanIn; continue; } // behind a ReLU that is off
         db[o] += v;
-        for (let k = i * nIn, end = k + nIn; k < end; k++, w++) {
+        for (let k = i * fanIn, end = k + fanIn; k < end; k++, w++) {
           dw[w] += v * kept[k];
           dx[k] += v * weight[w];
         }
