@@ -51,6 +51,10 @@ def samples() -> dict:
             {"depth": [2, 50, 100], "eta": [1e-4, 1e-2], "weight": [0.5, 1.5]},
         ),
         "Batch": (widgets.Batch(), {"gamma": [0.5, 2.0], "beta": [-1.0, 1.0], "eps": [1e-5, 1.0]}),
+        "Conventions": (
+            widgets.Conventions(),
+            {"momentum": [0.1, 0.99], "m": [2, 64], "step": [0, 120], "to": ["flax", "cudnn"]},
+        ),
         "Projection": (
             widgets.Projection(),
             {"turn": [0.0, 45.0, 90.0], "g": [[1, 0, 0], [0, 1, -1]], "x": [[1, 2, 3], [0, 0, 4]]},
