@@ -220,6 +220,15 @@ def test_a_scale_that_is_too_large_skips_the_step_and_poisons_nothing(poisoned):
     assert all(column(rows, "inference finite"))
 
 
+@pytest.mark.parametrize("precision", ["dtype=torch.bfloat16", "enabled=False"])
+def test_the_range_of_float32_prevents_it(precision):
+    namespace = run("setup")
+    source = "".join(CELLS["poison-code"]["source"])
+    assert "dtype=torch.float16" in source
+    exec(source.replace("dtype=torch.float16", precision), namespace)
+    assert all(all(row.values()) for row in namespace["rows"])
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_nothing_dilutes_it(bad):
     layer = nn.BatchNorm1d(2)
