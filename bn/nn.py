@@ -65,6 +65,12 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def _sum(x: Tensor) -> Tensor:
+    """Add up each channel, positions first: faster than all axes at once, and rounds no more."""
+    wide = _wide(x.dtype)
+    return (x.sum(_axes(x)[1:], dtype=wide) if x.dim() > 2 else x).sum(0, dtype=wide)
+
+
 def _scale(var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     scale = torch.rsqrt(var + eps)
     return scale if weight is None else scale * weight
@@ -136,10 +142,10 @@ class BatchNormFunction(torch.autograd.Function):
     @staticmethod
     def forward(x, weight, bias, eps):
         """The definition, in place: what first holds the squares ends as the result."""
-        axes = _axes(x)
-        mean = x.mean(axes, dtype=_wide(x.dtype))
+        m = _values_per_channel(x)
+        mean = _sum(x) / m
         y = x - _like(x, mean)
-        var = y.square_().mean(axes)
+        var = _sum(y.square_()) / m
         torch.sub(x, _like(x, mean), out=y)
         _scale_and_shift_(y, _scale(var, weight, eps), bias)
         return y.to(x.dtype), mean, var
@@ -162,17 +168,17 @@ class BatchNormFunction(torch.autograd.Function):
         """The gradients, from those with respect to y, mean and var."""
         x, weight, mean, var = ctx.saved_tensors
         g = torch.zeros_like(x) if g is None else g
-        axes, m = _axes(x), _values_per_channel(x)
+        m = _values_per_channel(x)
         inverse = torch.rsqrt(var + ctx.eps)
         scale = inverse if weight is None else inverse * weight
-        sum_g = g.sum(axes, dtype=mean.dtype)
+        sum_g = _sum(g)
         centred = x - _like(x, mean)
         if torch.is_grad_enabled() or _is_mapped(g):  # nothing may be written over: the formula
-            sum_gx = (g * centred).sum(axes) * inverse
+            sum_gx = _sum(g * centred) * inverse
             x_hat = centred * _like(x, inverse)
             dx = (g - _like(x, sum_g / m) - x_hat * _like(x, sum_gx / m)) * _like(x, scale)
         else:  # the same in the memory of one array, which ends as the result
-            sum_gx = centred.mul_(g).sum(axes) * inverse
+            sum_gx = _sum(centred.mul_(g)) * inverse
             dx = torch.sub(x, _like(x, mean), out=centred)
             by = scale / -m
             _scale_and_shift_(dx, sum_gx * inverse * by, sum_g * by).addcmul_(g, _like(x, scale))
