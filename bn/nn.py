@@ -66,7 +66,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Add up each channel, positions first: faster than all axes at once, and rounds no more."""
+    """Add up each channel, positions first: faster than all axes at once."""
     wide = _wide(x.dtype)
     return (x.sum(_axes(x)[1:], dtype=wide) if x.dim() > 2 else x).sum(0, dtype=wide)
 
