@@ -325,7 +325,7 @@ def softmax_cross_entropy(logits, labels) -> tuple[float, np.ndarray]:
     >>> round(loss, 4), g.tolist()  # log 2: it guesses
     (0.6931, [[0.5, -0.5]])
     """
-    z, labels = np.asarray(logits, dtype=float), np.asarray(labels)
+    z, labels = np.asarray(logits), np.asarray(labels)
     if z.ndim != 2 or z.size == 0:
         raise ValueError(f"logits must have shape (N, classes), with N ≥ 1, got {z.shape}")
     n, classes = z.shape
@@ -350,7 +350,7 @@ def softmax_cross_entropy(logits, labels) -> tuple[float, np.ndarray]:
 class SGD:
     r"""Gradient descent with momentum, as ``torch.optim.SGD`` does it.
 
-    .. math:: v \leftarrow \mu v + \nabla L, \qquad \theta \leftarrow \theta - \eta v
+    .. math:: v \leftarrow \varphi v + \nabla L, \qquad \theta \leftarrow \theta - \eta v
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ class SGD:
     lr : float
         The learning rate :math:`\eta`.
     momentum : float
-        :math:`\mu`, at least 0 and below 1.
+        :math:`\varphi`, at least 0 and below 1.
 
     Examples
     --------

@@ -231,32 +231,32 @@ EXERCISES = [
         reference=_sgd,
         draw=_draw_steps,
         mistakes={
-            "you weighted the new gradient with 1 − μ (dampening). PyTorch adds it whole: "
-            "v ← μ v + g. With dampening the same learning rate steps 1 − μ times as far":
+            "you weighted the new gradient with 1 − φ (dampening). PyTorch adds it whole: "
+            "v ← φ v + g. With dampening the same learning rate steps 1 − φ times as far":
                 _other_sgd(_dampened),
-            "you weighted the new gradient with 1 − μ from the second step on. That is PyTorch's "
-            "dampening=μ; its default is 0, v ← μ v + g":
+            "you weighted the new gradient with 1 − φ from the second step on. That is PyTorch's "
+            "dampening=φ; its default is 0, v ← φ v + g":
                 _other_sgd(_dampened_after_the_first),
-            "this is Nesterov's version, which steps along g + μ v. Plain momentum steps along v":
+            "this is Nesterov's version, which steps along g + φ v. Plain momentum steps along v":
                 _other_sgd(_nesterov),
-            "you put the learning rate into the velocity, v ← μ v + η g. Many texts do; with a "
+            "you put the learning rate into the velocity, v ← φ v + η g. Many texts do; with a "
             "constant rate it is the same, but here the rate falls, and PyTorch multiplies all of "
             "v by the present rate":
                 _other_sgd(_rate_inside),
             "you stepped before updating the velocity: each step uses the gradient before":
                 _other_sgd(_old_velocity),
-            "μ multiplies the new gradient too: v ← μ v + g, not μ (v + g)":
+            "φ multiplies the new gradient too: v ← φ v + g, not φ (v + g)":
                 _other_sgd(_everything_decays),
             "you stepped up the gradient: θ ← θ − η v":
                 _other_sgd(_upwards),
-            "μ multiplies the parameter. It multiplies the velocity":
+            "φ multiplies the parameter. It multiplies the velocity":
                 _other_sgd(_weights_decay),
             "the momentum has no effect: keep v from step to step":
                 _other_sgd(_plain),
-            "the old velocity does not decay: v ← μ v + g":
+            "the old velocity does not decay: v ← φ v + g":
                 _other_sgd(_sum_of_all),
         },
-        hint="Start with v = 0. For each gradient: v ← μ v + g, then θ ← θ − η v with that step's η.",
+        hint="Start with v = 0. For each gradient: v ← φ v + g, then θ ← θ − η v with that step's η.",
     ),
     Exercise(
         "numpy_layer/running",
