@@ -93,6 +93,18 @@ def test_each_result_can_be_missing(which, weight, bias):
         close(a, b)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weight", [True, False])
+def test_what_a_compiler_gets_is_the_same(weight, bias):
+    leaves = inputs(5, 3, 2, weight=weight, bias=bias)
+    learned = [v for v in leaves if v is not None]
+    g = draw(5, 3, 2, seed=3), draw(3, seed=4), draw(3, seed=5)
+    mine, other = apply(*leaves), bn.nn._normalize(*leaves, EPS)
+    gradients = (torch.autograd.grad(results, learned, g) for results in (mine, other))
+    for a, b in zip((*mine, *next(gradients)), (*other, *next(gradients)), strict=True):
+        close(a, b)
+
+
 def test_only_what_is_asked_for_is_computed():
     x, weight, bias = inputs(5, 3)
     y, _, _ = apply(x.detach(), weight, bias.detach())
