@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bn import checkpoint, data, experiments, results
 from bn.experiments import Experiment, ExperimentError, Verdict, _engine
@@ -22,6 +23,10 @@ def count(config, params, seed, data, checkpoint):
     for epoch in range(1, config["epochs"] + 1):
         value = (seed + 1) * epoch / (3 if params["batch_norm"] else 7)
         yield {"epoch": epoch, "train_loss": 1 / value, "test_accuracy": value}
+
+
+def threads(config, params, seed, data, checkpoint):
+    yield {"epoch": 1, "threads": torch.get_num_threads()}
 
 
 def declare(**changes) -> Experiment:
@@ -146,6 +151,28 @@ def test_what_another_declaration_left_is_not_used(tmp_path, change):
     assert len(list((tmp_path / ".units").iterdir())) == 2
 
 
+def test_what_other_versions_left_is_not_used(tmp_path, monkeypatch):
+    go(tmp_path)
+    monkeypatch.setattr(_engine, "versions", lambda: {"python": "another"})
+    assert go(tmp_path)["versions"] == {"python": "another"}
+    assert len(list((tmp_path / ".units").iterdir())) == 2
+
+
+def test_a_unit_has_one_thread_and_gives_the_others_back(tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        record = go(tmp_path, declare(run=threads, config={"epochs": 1}))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert {unit["epochs"][0]["threads"] for unit in record["units"]} == {1}
+
+
+def test_a_seed_named_twice_is_one(tmp_path):
+    assert experiments.check_seeds([5, 0, 5]) == (0, 5)
+
+
 def test_quick_is_one_epoch_and_no_record_of_the_full_run(tmp_path):
     record = go(tmp_path, quick=True)
     assert all(len(unit["epochs"]) == 1 for unit in record["units"])
@@ -226,6 +253,21 @@ def test_failure_in_a_unit_keeps_the_epochs_before_it(tmp_path):
     left = [len(json.loads(p.read_text())["epochs"]) for p in units.glob("*.json")]
     assert sorted(left) == [1, 3, 3]
     assert not (tmp_path / "broken" / "counting.json").exists()
+
+    def fail_again(*args):  # in the epochs that the files know
+        yield next(count(*args))
+        raise RuntimeError("power cut")
+
+    (cut,) = (p for p in units.glob("*.json") if len(json.loads(p.read_text())["epochs"]) == 1)
+    two = {**json.loads(cut.read_text()), "epochs": [{"epoch": 1}, {"epoch": 2}]}
+    cut.write_text(json.dumps(two))
+    job = _engine._Job(broken, {"epochs": 3}, units)
+    object.__setattr__(broken, "run", fail_again)
+    with pytest.raises(RuntimeError, match="power cut"):
+        _engine._unit(job, two["params"], two["seed"])
+    assert json.loads(cut.read_text()) == two
+
+    cut.unlink()
     assert repeatable(go(tmp_path / "broken")) == repeatable(whole)
 
 
