@@ -25,6 +25,7 @@ SHAPES = {  # shape, axis
     "channels first": ((4, 50), 1),
     "one channel": ((60, 1), 0),
     "channels apart": ((4, 5, 6), 1),
+    "channels apart, behind the examples": ((6, 2, 3, 2), (0, 2)),
     "no channels kept": ((4, 5), None),
     "volumes": ((2, 3, 4, 5, 6), (0, 2, 3, 4)),
 }
@@ -185,6 +186,16 @@ def test_a_gradient_that_does_not_fit_touches_no_other_channel(name, bad, monkey
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_does_not_fit_is_tried_in_silence(threads):
+    """The squares overflow in float32; the textbook's float64 holds them, and so nothing is wrong."""
+    x, gamma, beta, _ = sample((40, 5), 0, scale=1e30)
+    y, cache = fast.batch_norm(x, gamma, beta, threads=threads)
+    assert isinstance(cache, functional.Cache)
+    assert_array_equal(y, functional.batch_norm(x, gamma, beta)[0])
+
+
+@pytest.mark.filterwarnings("error")
 def test_what_is_left_to_the_textbook():
     x, gamma, beta, g = sample((6, 4, 5), (0, 2))
     for batch in (x.astype(np.float16), x.astype(np.longdouble), x.astype(">f4"), x[:, ::-1]):
@@ -217,6 +228,7 @@ BAD = {
     "gamma complex": lambda f: f(np.ones((4, 3)), np.ones(3, complex), np.ones(3)),
     "beta a scalar": lambda f: f(np.ones((4, 3)), np.ones(3), 0.0),
     "negative eps": lambda f: f(np.ones((4, 3)), np.ones(3), np.ones(3), eps=-1),
+    "eps a little negative": lambda f: f(np.eye(3), np.ones(3), np.ones(3), eps=-0.01),
     "gamma before eps": lambda f: f(np.ones((4, 3)), np.ones(4), np.ones(3), eps=-1),
 }
 
@@ -230,7 +242,7 @@ def test_bad_input_is_refused_in_the_same_words(call):
     assert str(ours.value) == str(theirs.value)
 
 
-@pytest.mark.parametrize("g", [np.ones(3), np.ones((4, 3), int)])
+@pytest.mark.parametrize("g", [np.ones(3), np.ones((3, 4)), np.ones((4, 3), int)])
 def test_a_bad_gradient_is_refused_in_the_same_words(g):
     x = np.random.default_rng(0).normal(size=(4, 3))
     said = []
