@@ -160,7 +160,7 @@ def _share(work, n, threads):
     """Call work(start, stop) for a part of range(n) on each thread."""
 
     def quietly(start):
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # each thread has its own
             return work(start, min(start + size, n))
 
     size = -(-n // threads)
@@ -207,6 +207,7 @@ def _each(function, rows, size, threads):
     return [one for many in _share(part, rows, threads) for one in many]
 
 
+@np.errstate(all="ignore")  # what overflows is done again by the textbook
 def _forward(x, y, gamma, beta, eps, threads):
     n, c, s = x.shape
     x, y, wide, narrow, size = _as_rows(x, y)
@@ -238,6 +239,7 @@ def _forward(x, y, gamma, beta, eps, threads):
     return mean, var
 
 
+@np.errstate(all="ignore")
 def _backward(x, g, dx, mean, invstd, near, scale, threads):
     m = x.shape[0] * x.shape[2]
     x, g, dx, wide, narrow, size = _as_rows(x, g, dx)
