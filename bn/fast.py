@@ -239,7 +239,6 @@ def _forward(x, y, gamma, beta, eps, threads):
     return mean, var
 
 
-@np.errstate(all="ignore")
 def _backward(x, g, dx, mean, invstd, near, scale, threads):
     m = x.shape[0] * x.shape[2]
     x, g, dx, wide, narrow, size = _as_rows(x, g, dx)
