@@ -43,7 +43,7 @@ function render({ model, el, signal }) {
         const p = of(name), x = X(p.intensity), y = Y(p.rate / 1e9);
         return [s("g", { class: `bn-${color}` },
           name === way ? s("line", { class: "bn-line bn-thin bn-dash", x1: x, x2: x, y1: BOTTOM, y2: y }) : null,
-          mark(kind, x, y, name === way ? 10 : 7))];
+          mark(kind, x, y, name === way ? 10 : name === "textbook" ? 9 : 6))];
       }),
     );
     const other = Object.keys(WAYS).filter((name) => name !== way).map((name) => `${name} ${time(of(name).seconds)}`);
