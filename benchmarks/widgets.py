@@ -59,6 +59,10 @@ def samples() -> dict:
             widgets.Projection(),
             {"turn": [0.0, 45.0, 90.0], "g": [[1, 0, 0], [0, 1, -1]], "x": [[1, 2, 3], [0, 0, 4]]},
         ),
+        "Roofline": (
+            widgets.Roofline(),
+            {"values": [1e4, 1e8], "peak": [10.0, 1e4], "way": ["in place", "in blocks"]},
+        ),
         "Running": (
             widgets.Running(batch_size=128),
             {"momentum": [0.01, 0.5], "seed": [2, 3], "step": [1, 150]},
