@@ -127,6 +127,24 @@ def test_seeds_add_up(tmp_path):
     assert repeatable(go(tmp_path, seeds=[0]))[3] == [0, 1, 5]
 
 
+def test_a_seed_counts_when_all_its_units_are_finished(tmp_path):
+    go(tmp_path)
+    last = next(tmp_path.rglob("batch_norm=False,seed=1.json"))
+    unit = json.loads(last.read_text())
+    last.write_text(json.dumps({**unit, "epochs": unit["epochs"][:2]}))
+    assert go(tmp_path, seeds=[0])["seeds"] == [0]
+    last.unlink()
+    assert go(tmp_path, seeds=[0])["seeds"] == [0]
+
+
+def test_what_a_killed_write_left_is_swept_up(tmp_path):
+    go(tmp_path)
+    (units,) = (tmp_path / ".units").iterdir()
+    (units / ".batch_norm=True,seed=0.json.x1y2").write_text('{"epo')
+    go(tmp_path)
+    assert [name for name in files(tmp_path) if name.startswith(".")] == []
+
+
 def test_finished_units_are_not_run_again(tmp_path):
     go(tmp_path)
 
@@ -435,6 +453,21 @@ def test_code_hash_sees_code_and_nothing_else():
     other = "def f(x):\n    return x + 2\n"
     assert _engine._bare(source) == _engine._bare(same) != _engine._bare(other)
     assert experiments.code_hash(declare()) != experiments.code_hash(experiments.get("mnist_mlp"))
+
+
+def test_code_hash_sees_the_networks_and_the_training(tmp_path, monkeypatch):
+    before = experiments.code_hash(declare())
+    for name in ("models.py", "train.py"):
+        source = (_engine.PACKAGE / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    monkeypatch.setattr(_engine, "PACKAGE", tmp_path)
+    assert experiments.code_hash(declare()) == before
+    seen = {before}
+    for name in ("models.py", "train.py"):
+        with open(tmp_path / name, "a", encoding="utf-8") as file:
+            file.write("changed = True\n")
+        seen.add(experiments.code_hash(declare()))
+    assert len(seen) == 3
 
 
 # -- verdicts -----------------------------------------------------------------------------------

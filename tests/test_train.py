@@ -54,7 +54,10 @@ def test_same_seed_same_numbers(small, reference):
     assert same(weights(model), reference[1])
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"lr": 0.06}, {"batch_size": 31}, {"momentum": 0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 8}, {"lr": 0.06}, {"batch_size": 31}, {"momentum": 0}, {"weight_decay": 0.01}],
+)
 def test_every_option_counts(small, reference, change):
     rows = list(train.train(build(), small, **(OPTIONS | change)))
     assert all(a["train_loss"] != b["train_loss"] for a, b in zip(rows, reference[0], strict=True))
