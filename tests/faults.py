@@ -57,7 +57,8 @@ def seen(fault: Fault, tests: list[str]) -> str:
             shutil.copytree(ROOT / name, root / name, ignore=ignore)
         shutil.copy(ROOT / "pyproject.toml", root)
         fault.apply(root)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", *tests]
+        options = ["-x", "-q", "-n0", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", *options, *tests]
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         try:
             run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True,
@@ -77,7 +78,8 @@ def main(words: list[str]) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (fault, _), test in zip(chosen, pool.map(lambda f: seen(*f), chosen), strict=True):
             missed += not test
-            print(f"{'seen' if test else 'NOT SEEN':<9}{fault.file}: {fault.why}  [{test}]", flush=True)
+            verdict = f"seen     [{test}]" if test else "NOT SEEN"
+            print(f"{fault.file}: {fault.why}: {verdict}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} faults seen")
     return missed
 

@@ -6,7 +6,9 @@ import pytest
 from faults import FAULTS, ROOT
 
 
-@pytest.mark.parametrize("fault", [fault for fault, _ in FAULTS], ids=lambda f: f"{f.file}: {f.why}")
+@pytest.mark.parametrize(
+    "fault", [fault for fault, _ in FAULTS], ids=lambda f: f"{f.file}: {f.why}"
+)
 def test_fault_can_be_made(fault):
     source = (ROOT / fault.file).read_text(encoding="utf-8")
     assert source.count(fault.old) == 1
