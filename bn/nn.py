@@ -723,9 +723,8 @@ def fold_pair(layer: nn.Module, norm: nn.Module) -> nn.Module:
     bias = scale * shift
     if norm.bias is not None:
         bias = bias + norm.bias
-    if (
-        transposed
-    ):  # weight is (in, out / groups, ...), and each group of inputs has its own outputs
+    if transposed:
+        # weight is (in, out / groups, ...), and each group of inputs has its own outputs
         grouped = layer.weight.unflatten(0, (layer.groups, -1))
         by_output = scale.view(layer.groups, 1, -1, *[1] * (layer.weight.dim() - 2))
         weight = (grouped * by_output).flatten(0, 1)
