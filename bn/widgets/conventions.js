@@ -11,7 +11,7 @@ function render({ model, el, signal }) {
   const f = frame({ model, el, signal, title: "Copied or translated", height: 288 });
   f.root.classList.add("bn-conventions");
   const source = () => model.get("source"), to = () => model.get("to");
-  const defaults = button("", () => {
+  const defaults = button("Defaults", () => {
     const [momentum, eps] = CONVENTIONS[source()].defaults;
     set(model, "momentum", momentum);
     set(model, "eps", eps);

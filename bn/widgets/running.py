@@ -20,7 +20,7 @@ def normals(seed: int, n: int) -> np.ndarray:
     Examples
     --------
     >>> normals(1, 2).round(4).tolist()
-    [1.4043, 0.0239]
+    [1.4043, 0.0241]
     """
     u = uniform(seed, 2 * math.ceil(n / 2))
     r, angle = np.sqrt(-2 * np.log(1 - u[::2])), 2 * np.pi * u[1::2]
@@ -111,7 +111,7 @@ class Running(Widget):
     Examples
     --------
     >>> still = Running(momentum=0.1, drift=0, growth=0, step=20)
-    >>> round(still.clear["mean"][19] / 3, 4)               # 1 - 0.9 ** 20
+    >>> float(round(still.clear["mean"][19] / 3, 4))               # 1 - 0.9 ** 20
     0.8784
     """
 
