@@ -20,6 +20,10 @@ from pathlib import Path
 import pytest
 from widget_harness import ARGS, chromium_path
 
+# Several test processes share the cores. Threads of theirs that wait for each other would take most
+# of the time: a cell of ten seconds then takes a minute. Set here, before anything loads NumPy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
 
