@@ -1,4 +1,4 @@
-"""Every page fits a small phone, a phone and a laptop, in both themes."""
+"""Every page fits a small phone, a phone and a laptop; in the dark, which changes colours, a phone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STICKS_OUT = """() => [...document.querySelectorAll('main *')].filter((e) => {
 def test_nothing_overflows(path, theme, server, chromium):
     with visit(chromium, f"{server}{path}", color_scheme=theme) as shown:
         assert shown.page.evaluate("document.documentElement.dataset.theme") == theme
-        for width in (1280, 390, 320):
+        for width in (1280, 390, 320) if theme == "light" else (390,):
             shown.page.set_viewport_size({"width": width, "height": 800})
             shown.scroll_through()
             assert not shown.page.evaluate(STICKS_OUT), f"sticks out at {width} px"
