@@ -137,7 +137,7 @@ def test_a_seed_counts_when_all_its_units_are_finished(tmp_path):
     assert go(tmp_path, seeds=[0])["seeds"] == [0]
 
 
-def test_what_a_killed_write_left_is_swept_up(tmp_path):
+def test_what_a_broken_write_left_is_swept_up(tmp_path):
     go(tmp_path)
     (units,) = (tmp_path / ".units").iterdir()
     (units / ".batch_norm=True,seed=0.json.x1y2").write_text('{"epo')
