@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
-
-import matplotlib
 import numpy as np
-import prose
 import pytest
 import torch
+from chapters import Chapter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bn
 
-PATH = prose.BOOK / "layer" / "backward.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
+NOTEBOOK = Chapter("layer/backward")
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "nodes-code", "line-code", "projection-code", "numerical-code")
+    return NOTEBOOK.run("setup", "nodes-code", "line-code", "projection-code", "numerical-code")
 
 
 finite = st.floats(-100, 100, allow_subnormal=False)
@@ -68,7 +55,7 @@ def test_both_forms_are_the_packages_gradient(chapter, pair, eps, seed):
 
 
 def test_the_lines_of_one_feature_are_the_function(chapter):
-    steps = run("setup", "nodes-forward", "nodes-top-code", "nodes-sigma-code", "nodes-c-code",
+    steps = NOTEBOOK.run("setup", "nodes-forward", "nodes-top-code", "nodes-sigma-code", "nodes-c-code",
                 "nodes-x-code")  # fmt: skip
     g, x = steps["g"][:, None], np.array([2.0, 4, 4, 6, 9])[:, None]
     whole = chapter["backward_by_node"](g, x, np.array([2.0]))
@@ -156,7 +143,7 @@ def test_one_against_equals_receives_nothing(m, common, apart, seed):
 
 
 def test_the_share_that_passes_is_measured_near_its_expectation():
-    share = run("setup", "projection-code", "two-outlier")["share"]
+    share = NOTEBOOK.run("setup", "projection-code", "two-outlier")["share"]
     for m, passed in share.items():
         assert passed == pytest.approx((m - 2) / m, abs=0.01)
 
@@ -165,7 +152,7 @@ def test_the_share_that_passes_is_measured_near_its_expectation():
 
 
 def test_the_error_falls_with_the_step_and_its_square_then_rises():
-    study = run("setup", "nodes-code", "numerical-code", "numerical-study")
+    study = NOTEBOOK.run("setup", "nodes-code", "numerical-code", "numerical-study")
     steps, errors = study["steps"], study["errors"]
 
     def slope(name, low, high):
@@ -185,7 +172,7 @@ def test_the_error_falls_with_the_step_and_its_square_then_rises():
 
 
 def test_which_test_values_hide_which_mistakes():
-    hidden = run("setup", "nodes-code", "numerical-code", "values-code")["missed"]
+    hidden = NOTEBOOK.run("setup", "nodes-code", "numerical-code", "values-code")["missed"]
     assert hidden.pop("irregular values") == []
     assert len(hidden) == 5
     assert all(hidden.values())
@@ -203,7 +190,7 @@ def test_which_test_values_hide_which_mistakes():
 
 @pytest.fixture(scope="module")
 def twice():
-    return run("setup", "nodes-code", "numerical-code", "numerical-study", "twice-code")[
+    return NOTEBOOK.run("setup", "nodes-code", "numerical-code", "numerical-study", "twice-code")[
         "double_backward"
     ]
 

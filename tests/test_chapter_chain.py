@@ -2,44 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
-import matplotlib
 import numpy as np
-import prose
 import pytest
+from chapters import Chapter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bn import chain, exercises
 from bn.widgets import Quiz
 
-PATH = prose.BOOK / "why" / "deep_linear_chain.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
+NOTEBOOK = Chapter("why/deep_linear_chain")
 
 SIZE = st.floats(0.2, 3)
 WEIGHT = SIZE | SIZE.map(lambda v: -v)
 CHAIN = st.lists(WEIGHT, min_size=2, max_size=12).map(np.array)
 
 
-def source(name: str) -> str:
-    return "".join(CELLS[name]["source"])
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec(source(name), namespace)
-    return namespace
-
-
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "orders-code", "train")
+    return NOTEBOOK.run("setup", "orders-code", "train")
 
 
 # --------------------------------------------------------- the code of the chapter is bn's
@@ -184,7 +168,9 @@ def test_what_the_chapter_concludes_of_training(chapter):
 
 
 def test_every_section_of_the_argument_ends_in_one_takeaway():
-    text = "\n\n".join("".join(c["source"]) for c in CELLS.values() if c["cell_type"] == "markdown")
+    text = "\n\n".join(
+        "".join(c["source"]) for c in NOTEBOOK.cells.values() if c["cell_type"] == "markdown"
+    )
     sections = re.split(r"(?m)^## ", text)[1:]
     argument = [
         s
@@ -199,18 +185,20 @@ def test_every_section_of_the_argument_ends_in_one_takeaway():
 
 
 def test_the_sign_of_the_first_order_is_right_on_the_page():
-    assert r"\hat y(w-\eta g) = \hat y + g^\top(-\eta g)" in source("promise")
+    assert r"\hat y(w-\eta g) = \hat y + g^\top(-\eta g)" in NOTEBOOK.source("promise")
     x, w, eta = 1.3, np.array([1.2, -0.7, 2.0]), 1e-4
     assert chain.first_order(x, w, eta) < chain.output(x, w)
 
 
 def test_every_exercise_of_the_bank_is_set_and_solved():
     for exercise in [n for n in exercises.names() if n.startswith("chain/")]:
-        cells = [c for c in CELLS.values() if f'bn.check("{exercise}"' in "".join(c["source"])]
+        cells = [
+            c for c in NOTEBOOK.cells.values() if f'bn.check("{exercise}"' in "".join(c["source"])
+        ]
         assert ["solution" in c["metadata"].get("tags", []) for c in cells] == [False, True]
 
 
 def test_the_quiz_is_one():
-    quiz = Quiz(PATH.with_suffix(".quiz.json"))
+    quiz = Quiz(NOTEBOOK.path.with_suffix(".quiz.json"))
     assert "why/deep_linear_chain" in repr(quiz)
     assert "total=6" in repr(quiz)

@@ -5,34 +5,23 @@ from __future__ import annotations
 import itertools
 import json
 
-import matplotlib
 import numpy as np
-import prose
 import pytest
 import torch
+from chapters import Chapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bn
 from benchmarks import effective_batch
 
-PATH = prose.BOOK / "layer" / "convolution.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
+NOTEBOOK = Chapter("layer/convolution")
 RECORD = json.loads((bn.results.FOLDER / "effective_batch.json").read_text(encoding="utf-8"))
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "feature-code", "shift-code", "shift-padding", "axes-code", "worth-code",
+    return NOTEBOOK.run("setup", "feature-code", "shift-code", "shift-padding", "axes-code", "worth-code",
                "layout-rounding", "layout-test")  # fmt: skip
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 import itertools
 import json
 
-import matplotlib
 import numpy as np
-import prose
 import pytest
 import torch
+from chapters import Chapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -18,22 +17,14 @@ from torch import nn
 
 import bn
 
-PATH = prose.BOOK / "layer" / "inference.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
+NOTEBOOK = Chapter("layer/inference")
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "why-code", "noise-code", "total-code", "folding-code", "modes-code")
+    return NOTEBOOK.run(
+        "setup", "why-code", "noise-code", "total-code", "folding-code", "modes-code"
+    )
 
 
 finite = st.floats(-100, 100, allow_subnormal=False)
@@ -77,7 +68,7 @@ def test_momentum_none_is_the_plain_mean_and_forgets_the_start(n, seed):
 
 
 def test_the_steps_of_the_table_are_the_first_that_are_enough():
-    for a, steps in run("setup", "average-code")["one_per_cent"].items():
+    for a, steps in NOTEBOOK.run("setup", "average-code")["one_per_cent"].items():
         assert (1 - a) ** steps <= 0.01 < (1 - a) ** (steps - 1)
 
 
@@ -105,7 +96,7 @@ def test_the_best_momentum_for_a_slow_drift(chapter, drift, m):
 
 
 def test_the_last_batch_of_an_epoch():
-    last = run("setup", "why-code", "noise-code", "total-last-code")["after_epoch"]
+    last = NOTEBOOK.run("setup", "why-code", "noise-code", "total-last-code")["after_epoch"]
     assert last(64) == pytest.approx(np.sqrt(0.1 / 1.9 / 64))  # a full one changes nothing
     assert last(2, a=1.0) == pytest.approx(np.sqrt(1 / 2))  # it alone counts
 
@@ -155,7 +146,7 @@ def test_the_term_between_shuffled_batches_is_a_thirty_second():
 
 @pytest.fixture(scope="module")
 def measured():
-    return run("setup", "why-code", "measured-train", "measured-judge", "measured-code")
+    return NOTEBOOK.run("setup", "why-code", "measured-train", "measured-judge", "measured-code")
 
 
 def test_the_eight_networks_are_eight_networks_of_torch(measured):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import prose
 import pytest
+from chapters import Chapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,21 +14,13 @@ import bn
 from bn import results
 from bn.widgets.roofline import WAYS
 
-CHAPTER = prose.BOOK / "layer/memory_bound.ipynb"
-CODE = {
-    cell["id"]: "".join(cell["source"])
-    for cell in json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
-    if cell["cell_type"] == "code"
-}
+NOTEBOOK = Chapter("layer/memory_bound")
 SPEED = json.loads((results.FOLDER / "layer_speed.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def chapter() -> dict:
-    space: dict = {}
-    for name in ("setup", "textbook", "machine", "in-place", "in-blocks", "safe-code"):
-        exec(compile(CODE[name], name, "exec"), space)  # the chapter's own cells
-    return space
+    return NOTEBOOK.run("setup", "textbook", "machine", "in-place", "in-blocks", "safe-code")
 
 
 def ways(chapter) -> dict:
@@ -115,9 +107,7 @@ def test_the_condition_number_is_reached(chapter):
 
 
 def test_the_share_of_the_operations_is_counted_right():
-    space: dict = {}
-    exec(compile(CODE["setup"], "setup", "exec"), space)
-    exec(compile(CODE["share"], "share", "exec"), space)
+    space = NOTEBOOK.run("setup", "share")
     norm = 15 * (32 * 26 * 26 + 64 * 24 * 24 + 128)
     rest = 6 * (9 * 32 * 26**2 + 9 * 32 * 64 * 24**2 + 9216 * 128 + 128 * 10)
     assert space["operations"] == {"batch norm": norm, "all other layers": rest}
@@ -126,7 +116,7 @@ def test_the_share_of_the_operations_is_counted_right():
 
 
 def test_the_live_cell_runs(chapter, capsys):
-    code = CODE["live-cell"]
+    code = NOTEBOOK.source("live-cell")
     assert "8192, 1024" in code
     exec(compile(code.replace("8192, 1024", "128, 1024"), "live-cell", "exec"), dict(chapter))
     assert capsys.readouterr().out.count("ms") == 6

@@ -6,27 +6,17 @@ import json
 
 import matplotlib
 import numpy as np
-import prose
 import pytest
+from chapters import Chapter
 
 import bn
 from bn import results
 
-PATH = prose.BOOK / "evidence" / "mnist.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
+NOTEBOOK = Chapter("evidence/mnist")
 
 
 def curves(name, metric="test_accuracy", batch_norm=True):
     return results.curves(bn.results.load(name), metric, batch_norm=batch_norm)
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
 
 
 # ------------------------------------------------------ what the text says of the records
@@ -113,7 +103,7 @@ def test_batch_norm_is_worth_its_time():
 
 def test_the_one_line_that_is_not_executed_in_the_build_runs(tmp_path, monkeypatch):
     """As it stands in the notebook, but for one epoch, one seed, and the digits."""
-    cell = CELLS["run-again"]
+    cell = NOTEBOOK.cells["run-again"]
     assert set(cell["metadata"]["tags"]) >= {"skip-execution", "nbval-skip"}
     experiment = bn.experiments.get("digits_mlp")
     seen = []
@@ -137,7 +127,7 @@ def test_the_one_line_that_is_not_executed_in_the_build_runs(tmp_path, monkeypat
 
 
 def test_the_walk_stops_where_a_shape_does_not_fit(capsys):
-    chapter = run("setup", "shapes-code", "printed-code")
+    chapter = NOTEBOOK.run("setup", "shapes-code", "printed-code")
     out = capsys.readouterr().out
     assert "400" in out
     assert "cannot take (256,)" in out
@@ -146,7 +136,7 @@ def test_the_walk_stops_where_a_shape_does_not_fit(capsys):
 
 
 def test_the_solution_of_the_interval_is_what_bn_computes():
-    solution = run("setup", "ex-interval-solution")["paired_interval"]
+    solution = NOTEBOOK.run("setup", "ex-interval-solution")["paired_interval"]
     record = bn.results.load("mnist_lenet")
     want = results.paired(record)
     got = solution(*(results.final(record, "test_accuracy", batch_norm=b) for b in (True, False)))

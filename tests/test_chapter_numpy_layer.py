@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 from types import SimpleNamespace
 
-import matplotlib
 import numpy as np
-import prose
 import pytest
+from chapters import Chapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import bn
 
-PATH = prose.BOOK / "layer" / "numpy_layer.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
+NOTEBOOK = Chapter("layer/numpy_layer")
 PAGE = ("linear-code", "elementwise-code", "loss-code", "norm-code", "network-code", "sgd-code")
 NAMES = bn.layers.__all__
 
 
-def source(name: str) -> str:
-    return "".join(CELLS[name]["source"])
-
-
-def run(*ids: str, until: str | None = None) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
+def run(*names: str, until: str | None = None) -> dict:
+    """Execute cells, and the beginning of one more; return what they define."""
     with contextlib.redirect_stdout(io.StringIO()):
-        for name in ids:
-            exec(source(name), namespace)
+        space = NOTEBOOK.run(*names)
         if until:
             cell, _, stop = until.partition(":")
-            exec(source(cell).split(stop)[0], namespace)
-    return namespace
+            exec(NOTEBOOK.source(cell).split(stop)[0], space)
+    return space
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +73,7 @@ def test_it_is_about_a_page():
     """Without the checks that share a cell with it."""
     lines = []
     for name in PAGE:
-        code = source(name).split("\n\n\nfor ")[0].split("\n\n\none = ")[0]
+        code = NOTEBOOK.source(name).split("\n\n\nfor ")[0].split("\n\n\none = ")[0]
         lines += [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 100
 
@@ -240,7 +230,7 @@ def test_frozen_weights_stay_and_the_rest_learns(chapter):
 
 def test_what_the_saved_table_says():
     """The text speaks of this output."""
-    (output,) = CELLS["sweep-code"]["outputs"]
+    (output,) = NOTEBOOK.cells["sweep-code"]["outputs"]
     rows = ["".join(output["text"]).splitlines()[k].split() for k in range(2, 10)]
     assert [float(row[0]) for row in rows] == [10.0**k for k in range(-4, 4)]
     assert [row[1] for row in rows].count("10") == 7  # one scale of the eight works

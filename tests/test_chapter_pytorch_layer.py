@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 
-import matplotlib
 import numpy as np
-import prose
 import pytest
 import torch
+from chapters import Chapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,24 +16,14 @@ from torch import nn
 import bn
 from bn.conventions import CONVENTIONS
 
-PATH = prose.BOOK / "layer" / "pytorch_layer.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
+NOTEBOOK = Chapter("layer/pytorch_layer")
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def run(*ids: str, known: dict | None = None) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = dict(known or {})
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
-
-
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "module-code", "saved-code", "function-code", "saved-table")
+    return NOTEBOOK.run("setup", "module-code", "saved-code", "function-code", "saved-table")
 
 
 def draw(seed, low=2):
@@ -89,8 +77,8 @@ def test_the_chapters_backward_is_autograds_and_numpys(chapter, seed, eps):
 
 def test_differentiating_twice_without_the_guard_would_be_wrong(chapter):
     """Why the Function is once differentiable: mean and rstd would pass for constants."""
-    source = "".join(CELLS["function-code"]["source"])
-    bare = run(known={"torch": torch})
+    source = NOTEBOOK.source("function-code")
+    bare = NOTEBOOK.run(known={"torch": torch})
     exec(source.replace("    @once_differentiable\n", ""), bare)
     x, _, weight, bias = draw(1, low=4)
     x.requires_grad_()
@@ -138,7 +126,7 @@ def test_the_three_arrays_are_those_that_the_text_names(chapter):
 
 
 def test_every_switch_does_what_the_table_says():
-    states = run("setup", "modes-code")["states"]
+    states = NOTEBOOK.run("setup", "modes-code")["states"]
     assert states == {
         "train()": (True, True, True),
         "torch.no_grad()": (True, True, False),
@@ -161,7 +149,7 @@ def test_float16_loses_what_the_text_says():
     assert torch.tensor(1.8e-4, dtype=half).square() > 0
     assert torch.tensor(1000.24, dtype=half) == 1000
     assert torch.tensor(1000.26, dtype=half) > 1000
-    got = run("setup", "half-buffers-code")
+    got = NOTEBOOK.run("setup", "half-buffers-code")
     assert got["half"][0] == 1000
     assert got["full"][0] == pytest.approx(1002 - 2 * 0.9**50, abs=1e-2)
     assert got["overflowed"] == float("inf")
@@ -182,7 +170,7 @@ def test_a_layer_in_float32_takes_float16_and_gives_it_back(make):
 
 @pytest.fixture(scope="module")
 def poisoned():
-    return run("setup", "poison-code")
+    return NOTEBOOK.run("setup", "poison-code")
 
 
 def column(rows, name):
@@ -201,17 +189,17 @@ def test_an_overflow_poisons_the_averages_although_the_step_is_skipped(poisoned)
 
 
 def test_the_guard_costs_one_batch_and_no_more(poisoned):
-    guarded = run("guard-code", known=poisoned)["guarded"]
+    guarded = NOTEBOOK.run("guard-code", known=poisoned)["guarded"]
     assert all(column(guarded, "averages finite"))
     assert all(column(guarded, "inference finite"))
     assert column(guarded, "step taken") == column(poisoned["rows"], "step taken")
 
 
 def test_a_scale_that_is_too_large_skips_the_step_and_poisons_nothing(poisoned):
-    source = "".join(CELLS["poison-code"]["source"])
+    source = NOTEBOOK.source("poison-code")
     source = source.replace("init_scale=2.0**10", "init_scale=2.0**120")
     source = source.replace("data[4, 0, 0] = 3e5", "pass")
-    rows = run("setup")
+    rows = NOTEBOOK.run("setup")
     exec(source, rows)
     rows = rows["rows"]
     assert not any(column(rows, "step taken"))
@@ -222,8 +210,8 @@ def test_a_scale_that_is_too_large_skips_the_step_and_poisons_nothing(poisoned):
 
 @pytest.mark.parametrize("precision", ["dtype=torch.bfloat16", "enabled=False"])
 def test_the_range_of_float32_prevents_it(precision):
-    namespace = run("setup")
-    source = "".join(CELLS["poison-code"]["source"])
+    namespace = NOTEBOOK.run("setup")
+    source = NOTEBOOK.source("poison-code")
     assert "dtype=torch.float16" in source
     exec(source.replace("dtype=torch.float16", precision), namespace)
     assert all(all(row.values()) for row in namespace["rows"])
@@ -254,7 +242,7 @@ def test_the_repair_gathers_the_statistics_of_the_data(poisoned):
 
 
 def test_a_swap_keeps_parameters_statistics_and_modes(chapter):
-    swap = run("setup", "module-code", "convert-code")
+    swap = NOTEBOOK.run("setup", "module-code", "convert-code")
     inner = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3, momentum=None).eval())
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, eps=1e-2), inner)
     model[0:2](torch.randn(9, 4))
@@ -275,7 +263,7 @@ def test_a_swap_keeps_parameters_statistics_and_modes(chapter):
 
 def table() -> dict[str, list[str]]:
     """The cells of the two tables, row by row under the library's name."""
-    text = re.sub(r"<!--.*?-->", "", "".join(CELLS["conventions"]["source"]))
+    text = re.sub(r"<!--.*?-->", "", NOTEBOOK.source("conventions"))
     rows: dict[str, list[str]] = {}
     for line in text.split("\n"):
         if line.startswith("|"):
@@ -315,7 +303,7 @@ def test_the_numbers_around_the_table():
 
 
 def test_the_simulation_agrees_with_torch():
-    ns = run("setup", "conventions-code", "simulation-code")
+    ns = NOTEBOOK.run("setup", "conventions-code", "simulation-code")
     layer = nn.BatchNorm1d(3, momentum=ns["translated"]).double()
     rng = np.random.default_rng(0)
     for _ in range(200):

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
-import matplotlib
 import numpy as np
-import prose
 import pytest
+from chapters import Chapter
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bn
 
-PATH = prose.BOOK / "layer" / "transform.ipynb"
-CELLS = {c["id"]: c for c in json.loads(PATH.read_text(encoding="utf-8"))["cells"]}
-
-
-def run(*ids: str) -> dict:
-    """Execute cells of the notebook, by their ids; return what they define."""
-    matplotlib.use("agg")
-    namespace: dict = {}
-    for name in ids:
-        exec("".join(CELLS[name]["source"]), namespace)
-    return namespace
+NOTEBOOK = Chapter("layer/transform")
 
 
 @pytest.fixture(scope="module")
 def chapter():
-    return run("setup", "layer", "by-hand-code", "by-hand-check", "variance-code")
+    return NOTEBOOK.run("setup", "layer", "by-hand-code", "by-hand-check", "variance-code")
 
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -58,7 +45,7 @@ def test_the_chapters_layer_is_the_packages(chapter, x, eps, seed):
 
 
 def test_the_four_single_lines_are_the_layer(chapter):
-    lines = run(
+    lines = NOTEBOOK.run(
         "setup", "one-feature", "line-mean-code", "line-var-code", "line-xhat-code", "line-y-code"
     )
     np.testing.assert_array_equal(lines["y"], chapter["batch_norm"](lines["x"], 2.0, 1.0))
@@ -173,7 +160,7 @@ def test_the_two_formulas_of_the_variance(chapter):
 
 
 def test_steps_of_descent_agree_with_the_loop():
-    chapter = run("setup", "conditioning")
+    chapter = NOTEBOOK.run("setup", "conditioning")
     descents, t = chapter["runs_of"], chapter["t"]
     assert descents["whitened"].steps == 1
     assert descents["as measured"].steps > 1e5 * descents["standardised"].steps
@@ -189,7 +176,7 @@ def test_steps_of_descent_agree_with_the_loop():
 
 
 def test_detached_statistics_let_the_bias_run_away():
-    runs = run("setup", "inside-code")["runs"]
+    runs = NOTEBOOK.run("setup", "inside-code")["runs"]
     through, detached = runs[False, False], runs[False, True]
     assert np.abs(through[:, 1]).max() < 1e-12
     np.testing.assert_allclose(np.diff(detached[:, 1]), detached[1, 1], rtol=1e-9)  # one rate
