@@ -34,6 +34,7 @@ def declare(**changes) -> Experiment:
         "name": "counting",
         "claim": "Numbers grow.",
         "source": "here",
+        "chapter": "evidence/mnist",
         "run": count,
         "data": "digits",
         "config": {"epochs": 3},

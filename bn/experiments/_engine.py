@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -77,13 +77,14 @@ class Experiment:
         What it is called on the command line.
     claim, source : str
         The statement under test, and who made it.
+    chapter : str
+        The page of the book that tells it, such as ``"evidence/mnist"``.
     run : callable
         ``run(config, params, seed, data, checkpoint)`` trains one unit and yields one dict of
         metrics an epoch; it hands `checkpoint` on to :func:`bn.train.train`. A function of its
-        own: only its own lines, ``bn/models.py`` and ``bn/train.py`` count for
-        :func:`code_hash`.
-    data : str
-        A function of :mod:`bn.data`: ``"mnist"`` or ``"digits"``.
+        own: only its own lines and the files in `code` count for :func:`code_hash`.
+    data : str or None
+        A function of :mod:`bn.data`: ``"mnist"`` or ``"digits"``; None if `run` draws its own.
     config : dict
         What all units share; ``config["epochs"]`` is how many dicts a unit yields.
     grid : tuple of dict
@@ -96,19 +97,26 @@ class Experiment:
         What a full run uses.
     core_minutes : float
         What a full run takes on one core.
+    code : tuple of str
+        The files of the package, beside the lines of `run`, that determine the numbers.
+    quick : dict
+        What a quick run changes in `config`.
     """
 
     name: str
     claim: str
     source: str
+    chapter: str
     run: Callable[..., Iterator[dict]]
-    data: str
+    data: str | None
     config: dict
     grid: tuple[dict, ...]
     verdict: Callable[[dict], Verdict]
     criterion: str
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     core_minutes: float = 1.0
+    code: tuple[str, ...] = ("models.py", "train.py")
+    quick: dict = field(default_factory=lambda: {"epochs": 1})
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,10 @@ class _Job:
 def code_hash(experiment: Experiment) -> str:
     """Hash the code that determines an experiment's numbers.
 
-    That is ``bn/models.py``, ``bn/train.py`` and the experiment's `run`, without comments,
-    docstrings, layout and ``__all__``. The data that go in have a hash of their own (:func:`bn.data.digest`).
+    That is the files in its `code` and its `run`, without comments, docstrings, layout and
+    ``__all__``. The data that go in have a hash of their own (:func:`bn.data.digest`).
     """
-    sources = [(PACKAGE / name).read_text(encoding="utf-8") for name in ("models.py", "train.py")]
+    sources = [(PACKAGE / name).read_text(encoding="utf-8") for name in experiment.code]
     sources.append(inspect.getsource(experiment.run))
     return hashlib.sha256("\n".join(map(_bare, sources)).encode()).hexdigest()
 
@@ -169,7 +177,8 @@ def run(
     dask : str, optional
         Address of a Dask scheduler to send the units to instead.
     quick : bool
-        One epoch only, to see that it works; the record is named ``NAME.quick``.
+        A shorter run, to see that it works (the declaration's `quick`); the record is named
+        ``NAME.quick``.
     folder : path, optional
         Where records go; by default :func:`bn.experiments.user_folder`.
     progress : bool
@@ -192,12 +201,12 @@ def run(
     if workers < 1:
         raise ExperimentError(f"workers must be at least 1, not {workers}")
     folder = user_folder() if folder is None else Path(folder)
-    config = {**experiment.config, "epochs": 1} if quick else experiment.config
+    config = {**experiment.config, **experiment.quick} if quick else experiment.config
     identity = {
         "schema": results.SCHEMA,
         "experiment": experiment.name,
         "config": config,
-        "data": {"name": experiment.data, "sha256": data.digest(_dataset(experiment.data))},
+        "data": {"name": experiment.data, "sha256": _digest(experiment)},
         "code": code_hash(experiment),
     }
     key = hashlib.sha256(json.dumps([identity, versions()]).encode()).hexdigest()[:12]
@@ -304,7 +313,7 @@ def verify(
         record["verified"] = [*record["verified"], note]
         results.save(record, Path(folder or results.FOLDER) / f"{experiment.name}.json")
     changed = circumstances(experiment, record)
-    if data.digest(_dataset(experiment.data)) != record["data"]["sha256"]:
+    if _digest(experiment) != record["data"]["sha256"]:
         changed.append("the data are not the same")
     return differences, changed
 
@@ -357,9 +366,14 @@ def hardware() -> dict:
 
 
 @lru_cache(maxsize=1)
-def _dataset(name: str) -> data.Data:
+def _dataset(name: str | None) -> data.Data | None:
     """Load a data set, once in a process."""
-    return getattr(data, name)()
+    return None if name is None else getattr(data, name)()
+
+
+def _digest(experiment: Experiment) -> str | None:
+    dataset = _dataset(experiment.data)
+    return None if dataset is None else data.digest(dataset)
 
 
 def _unit(job: _Job, params: dict, seed: int) -> dict:

@@ -82,6 +82,7 @@ EXPERIMENTS = [
         claim="The gain remains when each network is trained at the learning rate that suits it "
         "best.",
         source="the question that Bjorck et al. (2018) raise: how much of it is the larger rate?",
+        chapter="evidence/mnist",
         run=run,
         data="mnist",
         config={"sizes": {}, "epochs": 5, "batch_size": 64, "held_out": 10_000, "optimizer": "SGD"},

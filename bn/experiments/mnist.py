@@ -48,6 +48,7 @@ def _declare(name, network, lr, core_minutes, *, data="mnist", epochs=10, **size
         name=name,
         claim="With batch norm a network trains faster, and reaches a higher test accuracy.",
         source="Ioffe & Szegedy (2015), section 4.1",
+        chapter="evidence/mnist",
         run=run,
         data=data,
         config={

@@ -114,9 +114,7 @@ def load(name: str, folder: str | os.PathLike | None = None) -> dict:
         raise RecordError(f"{path} is not a whole record: it lacks {', '.join(absent)}.")
     for unit, seconds in zip(record["units"], record["seconds"], strict=True):
         unit["seconds"] = seconds
-        unit["epochs"] = [
-            {k: math.nan if v is None else v for k, v in row.items()} for row in unit["epochs"]
-        ]
+        unit["epochs"] = _with_nan(unit["epochs"])
     return record
 
 
@@ -160,9 +158,22 @@ def save(record: dict, path: str | os.PathLike) -> None:
     checkpoint.write(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def finite(row: dict) -> dict:
-    """Replace numbers that JSON cannot hold by None."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+def finite(value):
+    """Replace numbers that JSON cannot hold by None, in dicts and lists too."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value):
+    """Undo :func:`finite`, but for the sign of an infinity."""
+    if isinstance(value, dict):
+        return {key: _with_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    return math.nan if value is None else value
 
 
 def _json(value) -> str:
