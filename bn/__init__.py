@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
-    "fast", "functional", "layers", "models", "nn", "plots", "results", "train", "widgets",
+    "fast", "functional", "layers", "models", "nn", "plots", "results", "shift", "train", "widgets",
 )  # fmt: skip
 
 __all__ = [
