@@ -150,6 +150,23 @@ def test_the_layers_follow_the_network(replay):
     assert into.evaluate("e => e.selectedOptions[0].textContent") == "sigmoid 2"
 
 
+def test_the_epochs_follow_the_network(page):  # noqa: F811
+    shown = mount(page, Replay(record(epochs=5), record("convnet", epochs=3)))
+    shown.root.get_by_label("Network").select_option("ConvNet")
+    shown.settle()
+    slider = shown.root.get_by_label("Epoch")
+    assert (shown.get("epoch"), slider.input_value()) == (3, "3")
+    assert "after epoch 3 of 3" in shown.description()
+    shown.press("Epoch", "Home")
+    shown.press("Epoch", "End")
+    assert shown.get("epoch") == 3
+    shown.root.get_by_label("Network").select_option("sigmoid MLP")
+    shown.settle()
+    shown.press("Epoch", "End")
+    assert shown.get("epoch") == 5
+    assert Replay(record(epochs=5), record(epochs=3), net=1).epoch == 3
+
+
 def test_a_loss_is_drawn_on_its_own_scale(replay):
     replay.root.get_by_label("Curves").select_option("training loss")
     replay.settle()

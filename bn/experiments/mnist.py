@@ -74,6 +74,6 @@ def _declare(name, network, lr, core_minutes, *, data="mnist", epochs=10, **size
 EXPERIMENTS = [
     _declare("digits_mlp", "mlp", 0.1, 0.3, data="digits", epochs=30, in_features=64),
     _declare("mnist_mlp", "mlp", 0.1, 2),
-    _declare("mnist_lenet", "lenet", 0.03, 12),
-    _declare("mnist_convnet", "convnet", 0.03, 115),
+    _declare("mnist_lenet", "lenet", 0.03, 8),
+    _declare("mnist_convnet", "convnet", 0.03, 36, epochs=3),
 ]

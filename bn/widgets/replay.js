@@ -14,8 +14,8 @@ const PACE = 700; // milliseconds for an epoch
 
 function render({ model, el, signal }) {
   const f = frame({ model, el, signal, title: "Replay the training", height: 496 });
-  const nets = model.get("nets"), last = Math.max(...nets.map((n) => n.epochs.length));
-  const net = () => nets[Math.min(model.get("net"), nets.length - 1)];
+  const nets = model.get("nets");
+  const net = () => nets[Math.min(model.get("net"), nets.length - 1)], last = () => net().epochs.length;
   const layerIndex = () => {
     const { length } = net().layers, k = model.get("layer");
     return k >= 0 ? Math.min(k, length - 1) : Math.max(k + length, 0);
@@ -29,12 +29,17 @@ function render({ model, el, signal }) {
     row.querySelector("select").selectedIndex = layerIndex(); // it may be counted from the end
     return row;
   }
+  const epochs = slider(model, "epoch", { label: "Epoch", min: 1, max: last(), step: 1, format: String, signal });
+  const fitEpochs = () => {
+    epochs.querySelector("input").max = last();
+    if (model.get("epoch") > last()) set(model, "epoch", last());
+  };
   const play = button("Play", () => (calm() ? step() : timer ? stop() : start()), { signal });
   f.controls.append(
     select(model, "net", { label: "Network", options: nets.map(({ title }, i) => [i, title]), signal }),
     select(model, "metric", { label: "Curves", options: METRICS, signal }),
     layerRow,
-    slider(model, "epoch", { label: "Epoch", min: 1, max: last, step: 1, format: String, signal }),
+    epochs,
     h("div", { class: "bn-buttons" }, play),
   );
   f.svg.after(legend([
@@ -46,11 +51,11 @@ function render({ model, el, signal }) {
   // A press starts it and stops it. Where motion is unwelcome, a press goes one epoch on.
   let timer = 0;
   const name = () => { play.textContent = calm() ? "Next epoch" : timer ? "Pause" : "Play"; };
-  const step = () => set(model, "epoch", model.get("epoch") >= last ? 1 : model.get("epoch") + 1);
+  const step = () => set(model, "epoch", model.get("epoch") >= last() ? 1 : model.get("epoch") + 1);
   const stop = () => { clearInterval(timer); timer = 0; name(); };
   const start = () => {
-    if (model.get("epoch") >= last) set(model, "epoch", 1);
-    timer = setInterval(() => { step(); if (model.get("epoch") >= last) stop(); }, PACE);
+    if (model.get("epoch") >= last()) set(model, "epoch", 1);
+    timer = setInterval(() => { step(); if (model.get("epoch") >= last()) stop(); }, PACE);
     name();
   };
   matchMedia("(prefers-reduced-motion: reduce)").addEventListener("change", stop, { signal });
@@ -114,6 +119,7 @@ function render({ model, el, signal }) {
     f.describe(`${title}, ${METRICS.find(([m]) => m === metric)[1]}, after epoch ${at + 1} of ${epochs.length}: mean of ${seeds} seeds ${value(bands.with.mean[at])} with batch norm, ${value(bands.without.mean[at])} without. Nine tenths of what goes into ${layer.label} lie ${span("with")} with batch norm, ${span("without")} without.`);
   }, signal);
   listen(model, "change:net", chooseLayer, signal);
+  listen(model, "change:net", fitEpochs, signal);
   listen(model, "change:layer", () => { layerRow.querySelector("select").selectedIndex = layerIndex(); }, signal);
   listen(model, "change:net change:metric change:layer change:epoch", draw, signal);
 }

@@ -41,7 +41,7 @@ class Replay(Widget):
     layer : int
         Which nonlinearity, counted from 0; negative from the end. Beyond the last is the last.
     epoch : int
-        The epoch in view, from 1. By default the last.
+        The epoch in view, from 1; beyond a network's last is its last. By default the last.
 
     Examples
     --------
@@ -66,7 +66,8 @@ class Replay(Widget):
         if records:
             kwargs["nets"] = [compact(record) for record in records]
         if nets := kwargs.get("nets"):
-            kwargs.setdefault("epoch", max(net["epochs"][-1] for net in nets))
+            shown = nets[min(kwargs.get("net", 0), len(nets) - 1)]
+            kwargs.setdefault("epoch", shown["epochs"][-1])
         super().__init__(**kwargs)
         if not self.nets:
             raise ValueError(
