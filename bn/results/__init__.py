@@ -23,6 +23,7 @@ __all__ = [
     "RecordError",
     "curves",
     "final",
+    "interval",
     "load",
     "names",
     "paired",
@@ -286,6 +287,29 @@ def paired(
     a = {"batch_norm": True} if a is None else a
     b = {"batch_norm": False} if b is None else b
     differences = curves(record, metric, **a)[:, epoch] - curves(record, metric, **b)[:, epoch]
+    return interval(differences)
+
+
+def interval(differences) -> Paired:
+    """Return the mean of paired differences and its 95 % interval.
+
+    Parameters
+    ----------
+    differences : array_like, shape (seeds,)
+        One for each seed: for what :func:`paired` cannot name, such as a median over steps.
+
+    Returns
+    -------
+    Paired
+        The ends are infinite for a single seed.
+
+    Examples
+    --------
+    >>> gain = interval([1.0, 2.0, 3.0])
+    >>> round(gain.low, 2), round(gain.high, 2)
+    (-0.48, 4.48)
+    """
+    differences = np.asarray(differences, dtype=np.float64)
     n = len(differences)
     mean = float(differences.mean())
     if n < 2:
