@@ -21,7 +21,7 @@ from .functional import (
 __version__ = "0.1.0"
 
 _MODULES = (
-    "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
+    "batched", "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
     "fast", "functional", "layers", "models", "nn", "plots", "results", "shift", "train", "widgets",
 )  # fmt: skip
 
