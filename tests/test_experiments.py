@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from bn import checkpoint, data, experiments, results
 from bn.experiments import Experiment, ExperimentError, Verdict, _engine
@@ -26,7 +27,8 @@ def count(config, params, seed, data, checkpoint):
 
 
 def threads(config, params, seed, data, checkpoint):
-    yield {"epoch": 1, "threads": torch.get_num_threads()}
+    pools = {pool["user_api"]: pool["num_threads"] for pool in threadpool_info()}
+    yield {"epoch": 1, "torch": torch.get_num_threads(), **pools}
 
 
 def declare(**changes) -> Experiment:
@@ -181,11 +183,14 @@ def test_a_unit_has_one_thread_and_gives_the_others_back(tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        record = go(tmp_path, declare(run=threads, config={"epochs": 1}))
+        with threadpool_limits(2):
+            record = go(tmp_path, declare(run=threads, config={"epochs": 1}))
+            assert {pool["num_threads"] for pool in threadpool_info()} == {2}
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert {unit["epochs"][0]["threads"] for unit in record["units"]} == {1}
+    (pools,) = {json.dumps(unit["epochs"][0]) for unit in record["units"]}
+    assert json.loads(pools) == {"epoch": 1, "torch": 1, "openmp": 1, "blas": 1}
 
 
 def test_a_seed_named_twice_is_one(tmp_path):

@@ -382,12 +382,8 @@ def _unit(job: _Job, params: dict, seed: int) -> dict:
     state = path.with_suffix(".pt")
     unit = _read(path) or {"params": params, "seed": seed, "epochs": [], "seconds": 0.0}
     if len(unit["epochs"]) < job.config["epochs"]:
-        import torch
-
         before, start = unit["seconds"], time.perf_counter()
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # more would change the order of the sums
-        try:
+        with _one_thread():
             rows = []
             path.parent.mkdir(parents=True, exist_ok=True)
             dataset = _dataset(job.experiment.data)
@@ -397,10 +393,23 @@ def _unit(job: _Job, params: dict, seed: int) -> dict:
                     seconds = round(before + time.perf_counter() - start, 2)
                     unit = {**unit, "epochs": rows.copy(), "seconds": seconds}
                     checkpoint.write(path, json.dumps(unit))
-        finally:
-            torch.set_num_threads(threads)
     state.unlink(missing_ok=True)
     return unit
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Give PyTorch and NumPy one thread: more would change the order of the sums."""
+    import torch
+    from threadpoolctl import threadpool_limits  # comes with scikit-learn
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _read(path: Path) -> dict | None:
