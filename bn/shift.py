@@ -1,8 +1,8 @@
 r"""Internal covariate shift, by both of its definitions, measured without disturbing the training.
 
 Ioffe & Szegedy (2015) mean a change of *distributions*: what goes into a layer today is not what
-went into it yesterday. :func:`inputs` collects what goes into each nonlinearity, and
-:func:`movement` says how far a percentile has wandered.
+went into it yesterday. :func:`inputs` collects what goes into each nonlinearity; :func:`travel`
+and :func:`stretch` say how far the middle of a distribution has moved, and how its spread.
 
 Santurkar et al. (2018) mean a change of *gradients*: a layer's gradient is computed as if the
 layers before it stood still, and they move at the same step.
@@ -31,9 +31,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bn.data import Data
+from bn.models import mlp
 from bn.train import NONLINEARITIES
 
-__all__ = ["inputs", "internal_covariate_shift", "layers", "movement", "steps"]
+__all__ = [
+    "binary",
+    "inputs",
+    "internal_covariate_shift",
+    "layers",
+    "network",
+    "steps",
+    "stretch",
+    "travel",
+]
+
+PERCENTILES = (15, 50, 85)  # those of figure 1
 
 
 def layers(model: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -195,6 +208,65 @@ def inputs(model: nn.Module, images) -> dict[str, np.ndarray]:
     return found
 
 
+def network(batch_norm: bool, *, std: float, in_features: int = 784) -> nn.Sequential:
+    """Build the network of figure 1 of Ioffe & Szegedy (2015), with and without batch norm.
+
+    Parameters
+    ----------
+    batch_norm : bool
+        Put batch norm before each sigmoid of :func:`bn.models.mlp`.
+    std : float
+        Standard deviation of the Gaussian that the weights are drawn from. Biases start at zero.
+    in_features : int
+        Pixels in an image.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        After the same :func:`torch.manual_seed` both versions start from the same weights.
+
+    Examples
+    --------
+    >>> model = network(True, std=0.1)
+    >>> [name for name, _ in model.named_children()][:4]
+    ['flatten', 'linear1', 'norm1', 'sigmoid1']
+    """
+    model = mlp(batch_norm, in_features=in_features)
+    for module in model:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            nn.init.zeros_(module.bias)
+    return model
+
+
+def binary(data: Data, threshold: float = 0.5) -> Data:
+    """Return the same images in black and white: 1 where a pixel is at least `threshold`, else 0.
+
+    Parameters
+    ----------
+    data : bn.data.Data
+        Images in [0, 1].
+    threshold : float
+        The lightest grey that counts as ink.
+
+    Returns
+    -------
+    bn.data.Data
+
+    Examples
+    --------
+    >>> import bn, numpy as np
+    >>> np.unique(binary(bn.data.digits()).x_train).tolist()
+    [0.0, 1.0]
+    """
+    return data._replace(
+        **{
+            name: (getattr(data, name) >= threshold).astype(np.float32)
+            for name in ("x_train", "x_test")
+        }
+    )
+
+
 def steps(
     model: nn.Module, data, *, batch_size: int, lr: float, seed: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
@@ -246,7 +318,7 @@ def steps(
             step += 1
 
 
-def movement(percentiles) -> np.ndarray:
+def travel(percentiles) -> np.ndarray:
     """Return how far the median of a distribution travels, in units of its final spread.
 
     Parameters
@@ -262,9 +334,35 @@ def movement(percentiles) -> np.ndarray:
 
     Examples
     --------
-    >>> float(movement([[-1, 0, 1], [0, 1, 2], [-2, 0, 2]]))  # up 1, down 1; at last 4 wide
+    >>> float(travel([[-1, 0, 1], [0, 1, 2], [-2, 0, 2]]))  # up 1, down 1; at last 4 wide
     0.5
     """
     percentiles = np.asarray(percentiles, dtype=np.float64)
-    spread = percentiles[-1, ..., 2] - percentiles[-1, ..., 0]
-    return np.abs(np.diff(percentiles[..., 1], axis=0)).sum(0) / spread
+    return np.abs(np.diff(percentiles[..., 1], axis=0)).sum(0) / _spread(percentiles)[-1]
+
+
+def stretch(percentiles) -> np.ndarray:
+    """Return by how many doublings and halvings the spread of a distribution changes in all.
+
+    Parameters
+    ----------
+    percentiles : array_like, shape (steps, ..., 3)
+        The 15th, 50th and 85th percentile at each of several steps.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        The sum, over the steps, of the change of the base-2 logarithm of the distance from the 15th
+        to the 85th, up or down.
+
+    Examples
+    --------
+    >>> float(stretch([[-1, 0, 1], [-4, 0, 4], [-2, 0, 2]]))  # doubled twice, halved once
+    3.0
+    """
+    percentiles = np.asarray(percentiles, dtype=np.float64)
+    return np.abs(np.diff(np.log2(_spread(percentiles)), axis=0)).sum(0)
+
+
+def _spread(percentiles: np.ndarray) -> np.ndarray:
+    return percentiles[..., 2] - percentiles[..., 0]

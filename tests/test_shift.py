@@ -227,12 +227,44 @@ def test_steps_train_as_train_does(batch_size):
     assert all(torch.equal(value, weights[key]) for key, value in one.state_dict().items())
 
 
-def test_movement_counts_every_way():
+def test_travel_and_stretch_count_every_way():
     rng = np.random.default_rng(0)
     percentiles = np.sort(rng.normal(size=(7, 4, 3)))
-    found = shift.movement(percentiles)
+    travel, stretch = shift.travel(percentiles), shift.stretch(percentiles)
     for unit in range(4):
-        p = percentiles[:, unit]
-        way = sum(abs(p[i + 1, 1] - p[i, 1]) for i in range(6))
-        assert found[unit] == pytest.approx(way / (p[-1, 2] - p[-1, 0]), rel=1e-12)
-    np.testing.assert_allclose(shift.movement(3 * percentiles + 2), found)  # no units of its own
+        low, middle, high = percentiles[:, unit].T
+        way = sum(abs(middle[i + 1] - middle[i]) for i in range(6))
+        assert travel[unit] == pytest.approx(way / (high[-1] - low[-1]), rel=1e-12)
+        ratios = [(high[i + 1] - low[i + 1]) / (high[i] - low[i]) for i in range(6)]
+        assert stretch[unit] == pytest.approx(sum(abs(math.log2(r)) for r in ratios), rel=1e-12)
+    for measure, value in ((shift.travel, travel), (shift.stretch, stretch)):
+        np.testing.assert_allclose(measure(3 * percentiles + 2), value)  # no units of its own
+        assert measure(np.repeat(percentiles[:1], 5, axis=0)).max() == 0
+
+
+def test_the_network_of_the_paper():
+    arms = []
+    for batch_norm in (True, False):
+        torch.manual_seed(4)
+        model = shift.network(batch_norm, std=0.05)
+        arms.append(model.state_dict())
+        assert [m.out_features for m in model if isinstance(m, nn.Linear)] == [100, 100, 100, 10]
+        assert sum(isinstance(m, nn.BatchNorm1d) for m in model) == 3 * batch_norm
+    for key, value in arms[1].items():
+        assert torch.equal(arms[0][key], value)
+        if key.endswith("weight"):
+            assert value.std().item() == pytest.approx(0.05, rel=0.1)
+            assert abs(value.mean().item()) < 0.01
+        else:
+            assert not value.any()
+
+
+def test_binary_images():
+    images = np.array([0, 0.49, 0.5, 1], np.float32).reshape(1, 1, 2, 2)
+    data = DATA._replace(x_train=images, x_test=1 - images)
+    black = shift.binary(data)
+    assert black.x_train.ravel().tolist() == [0, 0, 1, 1]
+    assert black.x_test.ravel().tolist() == [1, 1, 1, 0]
+    assert black.x_train.dtype == np.float32
+    assert black.y_train is data.y_train
+    assert shift.binary(data, 0.4).x_train.sum() == 3
