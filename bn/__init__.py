@@ -22,7 +22,8 @@ __version__ = "0.1.0"
 
 _MODULES = (
     "batched", "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
-    "fast", "functional", "layers", "models", "nn", "plots", "results", "shift", "train", "widgets",
+    "fast", "functional", "landscape", "layers", "models", "nn", "noisy", "plots", "results", "shift",
+    "train", "widgets",
 )  # fmt: skip
 
 __all__ = [
