@@ -19,6 +19,7 @@ _WHERE = {
     "Roofline": "roofline",
     "Running": "running",
     "Scale": "scale",
+    "Shift": "shift",
 }
 
 __all__ = ["Widget", *_WHERE]
