@@ -57,14 +57,6 @@ def _said(slider) -> dict:
 
 
 @pytest.mark.parametrize("path", CHAPTERS)
-def test_a_chapter_has_a_figure_that_moves_and_a_quiz(path, server, chromium):
-    with visit(chromium, f"{server}{path}") as shown:
-        sliders = ".static-widget :is(input[type=range], [role=slider], select, table)"
-        assert shown.page.locator(sliders).count() >= 1
-        assert shown.page.locator(".bn-quiz").count() == 1
-
-
-@pytest.mark.parametrize("path", CHAPTERS)
 def test_a_quiz_is_passed_by_keyboard_and_remembered(path, site, server, chromium):
     html = (site / path).read_text(encoding="utf-8")
     saved = json.loads(
@@ -114,31 +106,6 @@ def test_without_javascript_each_figure_has_a_picture(path, site, server, chromi
         assert picture.get_attribute("alt")
         assert picture.bounding_box()["height"] > 50
     window.close()
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_paper_shows_folds_open_and_light_colours(path, server, chromium):
-    with visit(chromium, f"{server}{path}", color_scheme="dark") as shown:
-        page = shown.page
-        # an image on paper has to be there, seen on the screen or not
-        page.evaluate("dispatchEvent(new Event('beforeprint'))")
-        page.emulate_media(media="print")
-        assert page.evaluate("[...document.querySelectorAll('main details')].every((d) => d.open)")
-        assert page.evaluate(
-            "[...document.querySelectorAll('img.only-dark')].every((i) => !i.checkVisibility())"
-        )
-        page.wait_for_function(
-            "[...document.querySelectorAll('img.only-light')].every((i) => i.complete && i.naturalWidth)"
-        )
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") in (
-            "rgb(255, 255, 255)",
-            "rgba(0, 0, 0, 0)",
-        )
-        assert not page.locator("#pst-primary-sidebar").is_visible()
-        page.emulate_media(media="screen")
-        page.evaluate("dispatchEvent(new Event('afterprint'))")
-        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-        assert not shown.complaints
 
 
 def test_a_broken_figure_says_so_in_its_place(site, server, chromium, tmp_path):
