@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import traitlets
+from test_widget_landscape import records as landscapes
 from test_widget_shift import record as shifts
 from widget_harness import evaluate, mount, page, state_of, widget_browser  # noqa: F401
 
@@ -98,6 +99,7 @@ def make(name: str, quiz_file) -> Widget:
     how = {
         "Quiz": lambda: cls(quiz_file),
         "Replay": lambda: cls(record()),
+        "Landscape": lambda: cls(*landscapes()),
         "Shift": lambda: cls(shifts()),
         "Predictions": lambda: cls(*seen()),
     }
