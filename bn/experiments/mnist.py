@@ -43,10 +43,14 @@ def verdict(record):
     )
 
 
+NETWORKS = {"mlp": "a sigmoid network", "lenet": "a LeNet", "convnet": "a ConvNet"}
+
+
 def _declare(name, network, lr, core_minutes, *, data="mnist", epochs=10, **sizes):
     return Experiment(
         name=name,
-        claim="With batch norm a network trains faster, and reaches a higher test accuracy.",
+        claim=f"With batch norm {NETWORKS[network]} trains faster, and reaches a higher test accuracy "
+        f"({'MNIST' if data == 'mnist' else '8×8 digits'}, {epochs} epochs).",
         source="Ioffe & Szegedy (2015), section 4.1",
         chapter="evidence/mnist",
         run=run,

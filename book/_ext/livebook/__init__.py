@@ -11,6 +11,8 @@ without a kernel, served or opened from disk. One module holds one idea:
 - ``repository``: links to the source and to Colab, if the repository is known;
 - ``api``: the docstrings of a module are part of one page;
 - ``checks``: what would be broken for a reader fails the build.
+
+Beside the extension: ``ledger`` writes the page of all claims from the records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work on the book: ``python -m livebook build | serve | execute NOTEBOOK… | colab FOLDER``."""
+"""Work on the book: ``python -m livebook build | serve | execute NOTEBOOK… | ledger | colab FOLDER``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import build, colab, execute
+from . import build, colab, execute, ledger
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -19,6 +19,7 @@ def main() -> int:
     serve.add_argument("--port", type=int, default=8000)
     execute_parser = commands.add_parser("execute", help="execute notebooks, save them tidied")
     execute_parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    commands.add_parser("ledger", help="write the page of all claims from the records")
     colab_parser = commands.add_parser("colab", help="write the notebooks for Colab")
     colab_parser.add_argument(
         "folder", type=Path, help="a copy of the repository, changed in place"
@@ -32,6 +33,9 @@ def main() -> int:
     if arguments.command == "execute":
         for path in arguments.notebooks:
             execute.execute(path)
+        return 0
+    if arguments.command == "ledger":
+        ledger.write(ROOT)
         return 0
     colab.write(arguments.folder, arguments.repository)
     return 0
