@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import traitlets
 from test_widget_landscape import records as landscapes
+from test_widget_ratemap import record as ratemaps
+from test_widget_noisy import record as noises
 from test_widget_shift import record as shifts
 from widget_harness import evaluate, mount, page, state_of, widget_browser  # noqa: F401
 
@@ -100,6 +102,8 @@ def make(name: str, quiz_file) -> Widget:
         "Quiz": lambda: cls(quiz_file),
         "Replay": lambda: cls(record()),
         "Landscape": lambda: cls(*landscapes()),
+        "RateMap": lambda: cls(ratemaps(), rate=2, scale=1),
+        "Noisy": lambda: cls(noises()),
         "Shift": lambda: cls(shifts()),
         "Predictions": lambda: cls(*seen()),
     }
