@@ -32,6 +32,16 @@ def test_trains_faster_and_ends_higher(name):
     assert early.high < 0
 
 
+def test_the_verdicts_that_the_page_gives_are_those_of_the_records():
+    for name in ("digits_mlp", "mnist_mlp", "mnist_lenet", "mnist_convnet"):
+        assert bn.experiments.get(name).verdict(bn.results.load(name)).word == "holds"
+    sweep = bn.experiments.get("mnist_learning_rate").verdict(
+        bn.results.load("mnist_learning_rate")
+    )
+    assert sweep.word == "did not reproduce here"
+    assert "**It did not reproduce here.**" in "".join(NOTEBOOK.cells["rate-words"]["source"])
+
+
 def test_the_gain_of_the_mlp_is_many_times_that_of_the_others():
     mlp, lenet, convnet = (
         results.paired(bn.results.load(f"mnist_{n}")) for n in ("mlp", "lenet", "convnet")
