@@ -239,19 +239,19 @@ ENGINE = [
     ('bn/experiments/_engine.py', 'isinstance(s, bool) or ', '', 'True passes for seed 1'),
     ('bn/experiments/_engine.py', '    if stamp and not differences:', '    if stamp:', 'a record that is not reproduced is stamped'),
     ('bn/experiments/_engine.py', '                if old.get(metric) != new.get(metric)\n', '                if old.get(metric) != old.get(metric)\n', 'verify compares a record with itself'),
-    ('bn/experiments/_engine.py', '        if all(_epochs(job.path(params, seed)) == epochs for params in grid)', '        if True', 'a record holds seeds that are not finished'),
+    ('bn/experiments/_engine.py', '        if all(_epochs(job.path(params, seed)) == job.epochs for params in grid)', '        if True', 'a record holds seeds that are not finished'),
     ('bn/experiments/_engine.py', '            half_written.unlink()', '            pass', 'half-written files stay'),
-    ('bn/experiments/_engine.py', 'sources = [(PACKAGE / name).read_text(encoding="utf-8") for name in ("models.py", "train.py")]', 'sources = []', 'the hash does not see the networks'),
+    ('bn/experiments/_engine.py', 'read_text(encoding="utf-8") for name in files]', 'read_text(encoding="utf-8") for name in files[:0]]', 'the hash does not see the networks'),
 ]
 
 RESULTS = [
     ('bn/results/__init__.py', '    if schema != SCHEMA:', '    if False:', 'a record of another schema is read'),
     ('bn/results/__init__.py', '    return curves(record, metric, **params)[:, -1]', '    return curves(record, metric, **params)[:, -2]', 'the last epoch but one is called final'),
     ('bn/results/__init__.py', '    return np.array([chosen[seed] for seed in record["seeds"]], dtype=np.float64)', '    return np.array(list(chosen.values()), dtype=np.float64)', 'curves come in the order of the units'),
-    ('bn/results/__init__.py', '{k: math.nan if v is None else v for k, v in row.items()}', 'dict(row)', 'a diverged loss is None'),
-    ('bn/cli.py', '        return INTERRUPTED\n    name', '        return 0\n    name', 'an interrupted run reports success'),
+    ('bn/results/__init__.py', '    return math.nan if value is None else value', '    return value', 'a diverged loss is None'),
+    ('bn/cli.py', '        return INTERRUPTED\n    return _report', '        return 0\n    return _report', 'an interrupted run reports success'),
     ('bn/cli.py', 'range(int(first), int(last or first) + 1)', 'range(int(first), int(last or first))', '0-4 leaves out seed 4'),
-    ('bn/cli.py', '        if options.quick:\n            raise', '        if False:\n            raise', 'a quick run becomes a record'),
+    ('bn/cli.py', '    if options.record and options.quick:\n', '    if False:\n', 'a quick run becomes a record'),
 ]
 
 TRAIN = [

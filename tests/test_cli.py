@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -43,17 +44,26 @@ def test_run_show_verify(capsys, own_folder):
     assert shown in out
     options = ("--folder", str(own_folder), "--workers", "1", "--quick")
     code, out, _ = bn(capsys, "verify", "digits_mlp", *options)
-    assert (code, out) == (0, "Reproduced, bit for bit.\n")
+    assert (code, out) == (0, "digits_mlp: reproduced, bit for bit.\n")
 
     record = results.load("digits_mlp", own_folder)
-    record["units"][0]["epochs"][0]["train_loss"] += 0.25
-    record["units"][2]["epochs"][0]["preactivations"]["sigmoid1"]["counts"][0] += 1
+    record["units"][1]["epochs"][0]["train_loss"] += 0.25
+    record["units"][3]["epochs"][0]["preactivations"]["sigmoid1"]["counts"][0] += 1
     results.save(record, own_folder / "digits_mlp.json")
     code, out, _ = bn(capsys, "verify", "digits_mlp", *options)
     assert code == 1
     assert "2 numbers differ" in out
-    assert "by 0.25; batch_norm=True, epoch 1" in out
+    assert "by 0.25; batch_norm=True, seed 2, epoch 1" in out
     assert "preactivations: not the same; batch_norm=False" in out
+
+    shutil.copy(results.FOLDER / "digits_mlp.json", own_folder / "shipped.json")
+    shipped, own = str(own_folder / "shipped.json"), str(own_folder / "digits_mlp.json")
+    code, out, _ = bn(capsys, "compare", "digits_mlp", shipped)
+    assert (code, out) == (0, "Identical: every number of every unit, to the last bit.\n")
+    code, out, _ = bn(capsys, "compare", shipped, own)
+    assert code == 1
+    assert "Not the same: seeds: [0, 1, 2, 3, 4] and [1, 2]" in out
+    assert "no single number that both measured differs there" in out  # only the first epochs do
 
 
 def test_show_tells_the_shipped_record(capsys):
@@ -87,9 +97,13 @@ def test_record_goes_among_those_that_ship(capsys, tmp_path, monkeypatch):
         (["run", "mnist_mpl"], "Did you mean 'mnist_mlp'"),
         (["show", "mnist_mpl"], "Did you mean 'mnist_mlp'"),
         (["verify", "mnist_mpl"], "Did you mean 'mnist_mlp'"),
-        (["verify", "digits_mlp", "--seed", "99"], "no seed 99"),
+        (["verify", "digits_mlp", "--seeds", "99"], "no seed 99"),
         (["run", "digits_mlp", "--seeds", "4294967296"], "2³² − 1"),
         (["run", "digits_mlp", "--workers", "0"], "at least 1"),
+        (["run"], "say --all"),
+        (["run", "digits_mlp", "--all"], "not both"),
+        (["run", "--all", "--quick", "--record"], "leave out --quick"),
+        (["verify"], "say --all"),
     ],
 )
 def test_errors_are_one_line(capsys, arguments, words):
@@ -98,6 +112,12 @@ def test_errors_are_one_line(capsys, arguments, words):
     assert err.startswith("bn: ")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_two_that_cannot_be_compared_leave_with_2(capsys, tmp_path):
+    code, out, err = bn(capsys, "compare", "digits_mlp", str(tmp_path / "none.json"))
+    assert (code, out) == (2, "")
+    assert err.startswith("bn: There is no record of 'none'")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-", "-1", "3-1", "1,,2", "1.5", "0-99999999"])
@@ -128,7 +148,7 @@ def test_what_can_go_wrong_in_a_run(capsys, monkeypatch, error, words):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(experiments, "run", fail)
+    monkeypatch.setattr(experiments, "run_many", fail)
     code, _, err = bn(capsys, "run", "digits_mlp")
     assert code == 1
     assert words in err

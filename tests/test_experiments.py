@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -78,7 +79,9 @@ def test_registry():
         assert e.claim.endswith(".")
         assert e.criterion.endswith(".")
         assert e.source
-        assert hasattr(data, e.data)
+        assert e.data is None or hasattr(data, e.data)
+        assert e.core_minutes > 0
+        assert {**e.config, **e.quick}["epochs"] >= 1
         assert e.config["epochs"] >= 1
         assert len({json.dumps(p) for p in e.grid}) == len(e.grid)
         assert len(e.seeds) >= 3
@@ -156,8 +159,8 @@ def test_finished_units_are_not_run_again(tmp_path):
 
     same_code = declare(run=count)
     object.__setattr__(same_code, "run", refuse)
-    key = next((tmp_path / ".units").iterdir())
-    refused = _engine._Job(same_code, {"epochs": 3}, key)
+    _, job = _engine._plan(declare(), False, tmp_path)
+    refused = dataclasses.replace(job, experiment=same_code)
     assert _engine._unit(refused, {"batch_norm": True}, 1)["seed"] == 1
 
 
@@ -238,6 +241,7 @@ def test_dask_without_distributed(tmp_path, monkeypatch):
 def test_missing_data_stops_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setenv("BN_DATA_DIR", str(tmp_path / "nowhere"))
     _engine._dataset.cache_clear()
+    _engine._digest.cache_clear()
     with pytest.raises(data.DataError, match="train-images"):
         go(tmp_path, declare(data="mnist"))
     assert files(tmp_path) == []
@@ -269,10 +273,10 @@ def test_failure_in_a_unit_keeps_the_epochs_before_it(tmp_path):
     broken = declare()
     object.__setattr__(broken, "run", fail)
     patched = pytest.MonkeyPatch()
-    patched.setattr(_engine, "code_hash", lambda e: experiments.code_hash(declare()))
+    same = experiments.code_hash(declare())
+    patched.setattr(_engine, "_hash", lambda run, files: same)
     with pytest.raises(RuntimeError, match="power cut"):
         go(tmp_path / "broken", broken)
-    patched.undo()
     (units,) = (tmp_path / "broken" / ".units").iterdir()
     left = [len(json.loads(p.read_text())["epochs"]) for p in units.glob("*.json")]
     assert sorted(left) == [1, 3, 3]
@@ -285,12 +289,13 @@ def test_failure_in_a_unit_keeps_the_epochs_before_it(tmp_path):
     (cut,) = (p for p in units.glob("*.json") if len(json.loads(p.read_text())["epochs"]) == 1)
     two = {**json.loads(cut.read_text()), "epochs": [{"epoch": 1}, {"epoch": 2}]}
     cut.write_text(json.dumps(two))
-    job = _engine._Job(broken, {"epochs": 3}, units)
+    _, job = _engine._plan(broken, False, tmp_path / "broken")
     object.__setattr__(broken, "run", fail_again)
     with pytest.raises(RuntimeError, match="power cut"):
         _engine._unit(job, two["params"], two["seed"])
     assert json.loads(cut.read_text()) == two
 
+    patched.undo()
     cut.unlink()
     assert repeatable(go(tmp_path / "broken")) == repeatable(whole)
 
@@ -407,17 +412,18 @@ def verify(folder, **options):
 def test_verify_agrees_with_a_fresh_record(tmp_path):
     go(tmp_path)
     assert verify(tmp_path) == ([], [])
-    assert verify(tmp_path, seed=1, quick=True) == ([], [])
+    assert verify(tmp_path, seeds=[0], quick=True) == ([], [])
 
 
 def test_verify_says_what_differs_and_by_how_much(tmp_path):
     record = go(tmp_path)
     record["units"][1]["epochs"][2]["test_accuracy"] += 1e-9
     results.save(record, tmp_path / "counting.json")
-    assert verify(tmp_path, seed=0)[0] == []
-    assert verify(tmp_path, seed=1, quick=True)[0] == []  # the first epoch does agree
-    (difference,), _ = verify(tmp_path, seed=1)
+    assert verify(tmp_path, seeds=[0])[0] == []
+    assert verify(tmp_path, quick=True)[0] == []  # the first epoch does agree
+    (difference,), _ = verify(tmp_path, seeds=[0, 1])
     assert (difference["params"], difference["epoch"]) == ({"batch_norm": True}, 3)
+    assert difference["seed"] == 1
     assert difference["recorded"] - difference["found"] == pytest.approx(1e-9)
 
 
@@ -438,10 +444,10 @@ def test_stamp_notes_the_code_that_reproduces_a_record(tmp_path):
     results.save(record, tmp_path / "counting.json")
     verify(tmp_path, stamp=True)
     verified = results.load("counting", tmp_path)["verified"]
-    assert verified == [{"code": experiments.code_hash(declare()), "seed": 0, "epochs": 3}]
+    assert verified == [{"code": experiments.code_hash(declare()), "seed": 1, "epochs": 3}]
     assert verify(tmp_path)[1] == []
 
-    record["units"][0]["epochs"][0]["train_loss"] = 0.0
+    record["units"][1]["epochs"][0]["train_loss"] = 0.0
     results.save(record, tmp_path / "counting.json")
     verify(tmp_path, stamp=True)
     assert results.load("counting", tmp_path)["verified"] == []
@@ -450,7 +456,7 @@ def test_stamp_notes_the_code_that_reproduces_a_record(tmp_path):
 def test_verify_needs_a_seed_of_the_record(tmp_path):
     go(tmp_path)
     with pytest.raises(ExperimentError, match=r"no seed 7; it has \[0, 1\]"):
-        verify(tmp_path, seed=7)
+        verify(tmp_path, seeds=[7])
 
 
 def test_code_hash_sees_code_and_nothing_else():

@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from bn.experiments._engine import (
     Experiment,
     ExperimentError,
+    UnitError,
     Verdict,
     check_seeds,
     circumstances,
@@ -21,11 +23,15 @@ from bn.experiments._engine import (
     user_folder,
 )
 from bn.experiments._engine import run as _run
+from bn.experiments._engine import run_many as _run_many
+from bn.experiments._engine import status as _status
 from bn.experiments._engine import verify as _verify
+from bn.experiments._engine import verify_many as _verify_many
 
 __all__ = [
     "Experiment",
     "ExperimentError",
+    "UnitError",
     "Verdict",
     "check_seeds",
     "circumstances",
@@ -33,8 +39,11 @@ __all__ = [
     "get",
     "names",
     "run",
+    "run_many",
+    "status",
     "user_folder",
     "verify",
+    "verify_many",
 ]
 
 
@@ -78,10 +87,27 @@ def get(name: str) -> Experiment:
 
 
 def run(name: str, **options) -> dict:
-    """Run an experiment by name; the options are those of :func:`bn.experiments._engine.run`."""
+    """Run an experiment by name; the options are those of :func:`run_many`."""
     return _run(get(name), **options)
 
 
+def run_many(names: Iterable[str], **options) -> Iterator[tuple[str, dict | Exception]]:
+    """Run experiments in one pool of workers; see :func:`bn.experiments._engine.run_many`."""
+    for experiment, outcome in _run_many([get(name) for name in names], **options):
+        yield experiment.name, outcome
+
+
+def status(name: str, folder=None) -> dict:
+    """Say what is recorded, and how far a run is; see :func:`bn.experiments._engine.status`."""
+    return _status(get(name), folder)
+
+
 def verify(name: str, **options) -> tuple[list[dict], list[str]]:
-    """Re-run one seed of a record and compare; see :func:`bn.experiments._engine.verify`."""
+    """Run seeds of a record again and compare; the options are those of :func:`verify_many`."""
     return _verify(get(name), **options)
+
+
+def verify_many(names: Iterable[str], **options) -> Iterator[tuple[str, tuple | Exception]]:
+    """Run seeds of records again in one pool; see :func:`bn.experiments._engine.verify_many`."""
+    for experiment, outcome in _verify_many([get(name) for name in names], **options):
+        yield experiment.name, outcome
