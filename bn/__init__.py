@@ -21,9 +21,9 @@ from .functional import (
 __version__ = "0.1.0"
 
 _MODULES = (
-    "batched", "chain", "cli", "conventions", "data", "environment", "exercises", "experiments",
-    "fast", "functional", "landscape", "layers", "models", "nn", "noisy", "plots", "results", "shift",
-    "train", "widgets",
+    "batched", "batchnoise", "chain", "cli", "conventions", "data", "environment", "exercises",
+    "experiments", "fast", "functional", "ghost", "landscape", "layers", "models", "nn", "noisy",
+    "plots", "results", "shift", "train", "widgets",
 )  # fmt: skip
 
 __all__ = [

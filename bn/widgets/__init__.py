@@ -10,6 +10,7 @@ import importlib
 _WHERE = {
     "Axes": "axes",
     "Batch": "batch",
+    "BatchNoise": "batchnoise",
     "Chain": "chain",
     "Conventions": "conventions",
     "Landscape": "landscape",
