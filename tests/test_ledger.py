@@ -110,7 +110,7 @@ def made_up(monkeypatch):
     monkeypatch.setattr(experiments, "names", lambda: list(found))
     monkeypatch.setattr(experiments, "get", found.get)
     monkeypatch.setattr(results, "names", lambda: sorted(passed))
-    record = {"units": [{}, {}], "seeds": [0, 1]}
+    record = {"units": 6 * [{}], "seeds": [0, 1, 2]}
     monkeypatch.setattr(results, "load", lambda name: {**record, "passed": passed[name]})
     return passed
 
@@ -124,7 +124,7 @@ def test_a_verdict_is_what_the_criterion_makes_of_the_record(made_up):
     assert "**… not yet recorded**" in card["not_run"]
     assert "Measured" not in card["not_run"]
     assert "bn run" not in card["not_run"]
-    assert "2 runs with seeds 0 to 1" in card["all"]
+    assert "6 runs with seeds 0 to 2" in card["all"]
     assert "**2 hold**, **1 holds with a caveat** and **1 did not" in before
     assert "Not yet recorded: 1." in before
     made_up["all"] = [False]
