@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import build, colab, execute, ledger
+from . import build, colab, execute
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -35,6 +35,8 @@ def main() -> int:
             execute.execute(path)
         return 0
     if arguments.command == "ledger":
+        from . import ledger  # it needs all of bn, which takes seconds; no other command does
+
         ledger.write(ROOT)
         return 0
     colab.write(arguments.folder, arguments.repository)
