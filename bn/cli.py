@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # who reads the output has had enough, as in `bn list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except EXPECTED as error:
         print(f"bn: {_explain(error)}", file=sys.stderr)
     return 2 if options.command is _compare else 1
@@ -47,8 +49,9 @@ EXPECTED = (data.DataError, experiments.ExperimentError, experiments.UnitError,
 def _explain(error: Exception) -> str:
     """Say in a line what went wrong; the traceback of a training that failed stands above it."""
     extras = {"torch": ("PyTorch", "torch"), "matplotlib": ("matplotlib", "book")}
-    if isinstance(error, ModuleNotFoundError) and error.name in extras:
-        package, extra = extras[error.name]
+    missing = getattr(error, "name", None) or ""  # of an ImportError
+    if missing.partition(".")[0] in extras:
+        package, extra = extras[missing.partition(".")[0]]
         return f"this needs {package}: pip install 'bn[{extra}]'"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -9,9 +9,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from scipy import stats
+from test_experiments import broken, declare
 
 from bn import cli, data, experiments, results
+from bn.experiments import _report
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +93,131 @@ def test_record_goes_among_those_that_ship(capsys, tmp_path, monkeypatch):
     code, _out, _ = bn(capsys, "run", "digits_mlp", "--seeds", "0", "--workers", "1", "--record")
     assert code == 0
     assert json.loads((tmp_path / "shipped" / "digits_mlp.json").read_text())
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Three experiments that take no time: two that run, and one that fails."""
+    sound = [declare(name=n, config={"epochs": e}) for n, e in (("curved", 3), ("single", 1))]
+    declared = {e.name: e for e in [*sound, declare(name="broken", run=broken, core_minutes=9)]}
+    monkeypatch.setattr(experiments, "_registry", lambda: dict(sorted(declared.items())))
+
+
+def test_all_in_one_run_and_what_failed_is_told_at_the_end(capsys, small, own_folder):
+    code, out, err = bn(capsys, "run", "--all", "--workers", "1")
+    assert code == 1
+    for name in ("curved", "single"):
+        assert f"{name}: holds: . Written to {own_folder / name}.json\n" in out
+    assert "in broken" in err  # the traceback
+    assert err.endswith("bn: broken: ZeroDivisionError: power cut (batch_norm=True, seed=0)\n")
+
+    code, out, err = bn(capsys, "verify", "--all", "--folder", str(own_folder), "--workers", "1")
+    assert (code, out.count("reproduced, bit for bit.")) == (0, 2)
+    code, _, err = bn(capsys, "verify", "curved", "broken", "--folder", str(own_folder))
+    assert code == 1
+    assert "bn: broken: There is no record" in err
+
+
+def test_status_says_what_is_left(capsys, small, own_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "shipped")
+    bn(capsys, "run", "curved", "--workers", "1", "--record")
+    bn(capsys, "run", "single", "--workers", "1", "--seeds", "0")
+    code, out, _ = bn(capsys, "status")
+    assert code == 0
+    broken, curved, single = (line.split() for line in out.splitlines()[1:4])
+    assert broken == ["broken", "none", "-", "9", "min"]
+    assert curved == ["curved", "seeds", "0-1", "4", "of", "4", "-"]
+    assert single == ["single", "none", "2", "of", "4", "30", "s"]
+    assert f"Left in all: 10 min on one core. Runs in {own_folder}." in out
+
+    record = results.load("curved", tmp_path / "shipped")
+    results.save({**record, "code": "old"}, tmp_path / "shipped" / "curved.json")
+    _, out, _ = bn(capsys, "status")
+    assert "seeds 0-1, but" in out
+    assert "the code that determines the numbers has changed" in out
+
+
+def test_a_figure_over_the_epochs_or_of_the_end(capsys, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = ("--folder", str(tmp_path / "runs"))
+    bn(capsys, "run", "curved", "single", "--workers", "1")
+    code, out, _ = bn(capsys, "show", "curved", *folder, "--plot")
+    assert (code, out.splitlines()[-1]) == (0, "Drawn in curved.png")
+    assert (tmp_path / "curved.png").read_bytes().startswith(b"\x89PNG")
+    code, out, _ = bn(capsys, "show", "single", *folder, "--plot", "end.svg")
+    assert code == 0
+    assert "<svg" in (tmp_path / "end.svg").read_text()
+
+    over = _report.figure(results.load("curved", tmp_path / "runs"))
+    assert [ax.get_ylabel() for ax in over.axes] == ["train loss", "test accuracy"]
+    with_, without = over.axes[1].lines
+    np.testing.assert_allclose(with_.get_ydata(), [0.5, 1.0, 1.5])  # (1 + 2) epoch / 3 / 2
+    band = over.axes[1].collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (pytest.approx(1 / 3), 2.0)
+    assert with_.get_linestyle() != without.get_linestyle()
+    end = _report.figure(results.load("single", tmp_path / "runs"))
+    dots = end.axes[1].lines[0]
+    np.testing.assert_allclose(dots.get_xdata(), [1 / 3, 2 / 3])
+    assert [t.get_text() for t in end.axes[0].get_yticklabels()] == [
+        "batch_norm=True", "batch_norm=False"]  # fmt: skip
+
+
+def test_a_figure_without_matplotlib(capsys, monkeypatch):
+    for name in [n for n in sys.modules if n.split(".")[0] == "matplotlib"] + ["bn.plots"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = bn(capsys, "show", "digits_mlp", "--plot")
+    assert (code, out) == (1, "")
+    assert err == "bn: this needs matplotlib: pip install 'bn[book]'\n"
+
+
+def test_the_table_is_of_what_was_measured():
+    rows = {True: [1.0, 3.0], False: [float("nan"), 2.0]}
+    units = [
+        {"params": {"on": on}, "seed": seed, "epochs": [
+            {"epoch": 1, "gap": value, "list": [1.0], "big": 12345.678 + value * 0, "word": "x"}]}
+        for on, values in rows.items() for seed, value in enumerate(values)
+    ]  # fmt: skip
+    lines = list(_report.table({"units": units}))
+    assert lines[0].split() == ["gap", "big"]
+    assert lines[1].startswith("on=True")
+    assert "2.000 ± 1.4" in lines[1]  # the deviation of 1 and 3, by n − 1
+    assert "1 of 2 not finite" in lines[2]
+    assert lines[-1] == "Recorded too, but not as one number: list, word"
+    assert max(map(len, _report.table({"units": units}, width=30))) < 60
+
+
+def test_comparing_pairs_the_seeds(capsys, small, tmp_path):
+    folder = tmp_path / "runs"
+    bn(capsys, "run", "curved", "--workers", "1", "--seeds", "0-4")
+    other = results.load("curved", folder)
+    gains = [0.1, 0.2, 0.3, 0.2]
+    for unit in other["units"]:
+        if unit["params"]["batch_norm"] and unit["seed"] < 4:
+            unit["epochs"][-1]["test_accuracy"] += gains[unit["seed"]]
+    other["units"] = [unit for unit in other["units"] if unit["seed"] < 4]
+    other["seeds"], other["code"] = [0, 1, 2, 3], "other"
+    other["seconds"] = other["seconds"][:8]
+    results.save(other, folder / "other.json")
+    code, out, _ = bn(capsys, "compare", str(folder / "curved.json"), str(folder / "other.json"))
+    assert code == 1
+    interval = stats.t.interval(0.95, 3, np.mean(gains), stats.sem(gains))
+    assert "test_accuracy, batch_norm=True: +0.2  [{:+.3g}, {:+.3g}]".format(*interval) in out
+    assert "batch_norm=False" not in out
+    assert "train_loss" not in out
+    for words in ("code: ", "seeds: [0, 1, 2, 3, 4] and [0, 1, 2, 3]"):
+        assert f"Not the same: {words}" in out
+
+
+def test_a_reader_who_has_had_enough_is_no_error():
+    command = f"{sys.executable} -m bn show mnist_mlp | head -c 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("m", "")
+
+
+def test_ranges():
+    assert cli._ranges([0, 1, 2, 7]) == "0-2,7"
+    assert cli._ranges([3]) == "3"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from bn import checkpoint, data, experiments, results
-from bn.experiments import Experiment, ExperimentError, Verdict, _engine
+from bn.experiments import Experiment, ExperimentError, UnitError, Verdict, _engine
 
 
 def count(config, params, seed, data, checkpoint):
@@ -204,6 +205,186 @@ def test_quick_is_one_epoch_and_no_record_of_the_full_run(tmp_path):
     record = go(tmp_path, quick=True)
     assert all(len(unit["epochs"]) == 1 for unit in record["units"])
     assert [p.name for p in tmp_path.glob("*.json")] == ["counting.quick.json"]
+
+
+# -- several in one pool ------------------------------------------------------------------------
+
+
+def slow_to_start(config, params, seed, data, checkpoint):
+    time.sleep(0.3)
+    yield from count(config, params, seed, data, checkpoint)
+
+
+def broken(config, params, seed, data, checkpoint):
+    if params["batch_norm"]:
+        yield {"epoch": 1, "train_loss": 1.0}
+    raise ZeroDivisionError("power cut")
+
+
+def go_many(folder, *declared, **options):
+    options = {"workers": 1, "progress": False} | options
+    return [(e.name, outcome) for e, outcome in
+            _engine.run_many(declared, folder=folder, **options)]  # fmt: skip
+
+
+def watch(monkeypatch):
+    """Note which units are begun, in order."""
+    begun, unit = [], _engine._unit
+
+    def noted(job, params, seed):
+        begun.append((job.experiment.name, seed, params["batch_norm"]))
+        return unit(job, params, seed)
+
+    monkeypatch.setattr(_engine, "_unit", noted)
+    return begun
+
+
+def test_the_longest_units_begin_first_and_each_record_is_there_when_its_last_ends(
+    tmp_path, monkeypatch
+):
+    begun = watch(monkeypatch)
+    short = declare(name="short", core_minutes=1)
+    long = declare(name="long", core_minutes=4, seeds=(0, 1, 2))
+    ended = []
+    for e, record in _engine.run_many([short, long], folder=tmp_path, workers=1, progress=False):
+        assert results.load(e.name, tmp_path) == record
+        ended.append((e.name, len(begun)))
+    assert ended == [("long", 6), ("short", 10)]
+    assert [name for name, *_ in begun] == ["long"] * 6 + ["short"] * 4
+    assert [rest for _, *rest in begun[:3]] == [[0, True], [0, False], [1, True]]
+
+
+def test_together_or_alone_the_record_is_the_same(tmp_path):
+    one, two = declare(), declare(name="other", run=slow_to_start, seeds=(3, 4))
+    together = dict(go_many(tmp_path / "together", one, two, workers=2))
+    alone = {e.name: go(tmp_path / "alone", e) for e in (one, two)}
+    assert {k: repeatable(v) for k, v in together.items()} == {
+        k: repeatable(v) for k, v in alone.items()
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_failure_of_one_is_told_and_costs_the_others_nothing(tmp_path, workers):
+    outcomes = go_many(tmp_path, declare(name="bad", run=broken, core_minutes=9), declare(),
+                       workers=workers)  # fmt: skip
+    (first, error), (second, record) = outcomes
+    assert (first, second) == ("bad", "counting")
+    assert isinstance(error, UnitError)
+    assert re.fullmatch(r"ZeroDivisionError: power cut \(batch_norm=\w+, seed=0\)", str(error))
+    assert "in broken" in error.__notes__[0]
+    assert record["seeds"] == [0, 1]
+    assert files(tmp_path).count("bad.json") == 0
+
+
+def test_after_a_failure_no_unit_of_that_experiment_begins(tmp_path, monkeypatch):
+    begun = watch(monkeypatch)
+    outcomes = go_many(tmp_path, declare(name="bad", run=broken, core_minutes=9, seeds=range(5)),
+                       declare())  # fmt: skip
+    assert [name for name, _ in outcomes] == ["bad", "counting"]
+    assert begun[:1] == [("bad", 0, True)]
+    assert len([name for name, *_ in begun if name == "bad"]) == 1
+
+
+def test_what_cannot_begin_is_told_and_the_others_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("BN_DATA_DIR", str(tmp_path / "nowhere"))
+    _engine._dataset.cache_clear()
+    _engine._digest.cache_clear()
+    busy = declare(name="busy")
+    _, job = _engine._plan(busy, False, tmp_path)
+    with _engine._alone(job.folder, "busy"):
+        outcomes = dict(go_many(tmp_path, declare(name="far", data="mnist"), busy, declare()))
+    assert isinstance(outcomes["far"], data.DataError)
+    assert isinstance(outcomes["busy"], ExperimentError)
+    assert outcomes["counting"]["seeds"] == [0, 1]
+
+
+def test_a_full_disk_stops_all_and_the_next_run_ends_with_the_same(tmp_path, monkeypatch):
+    both = declare(), declare(name="other", seeds=(5,), core_minutes=0.1)
+    whole = dict(go_many(tmp_path / "whole", *both))
+    writes, fsync = [], os.fsync
+
+    def full(descriptor):
+        writes.append(descriptor)
+        if len(writes) == 15:  # 4 units of 3 epochs, a record, an epoch of the other
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            go_many(tmp_path / "full", *both)
+    begun = watch(monkeypatch)
+    assert "counting.json" in files(tmp_path / "full")
+    again = dict(go_many(tmp_path / "full", *both))
+    assert {name for name, *_ in begun} == {"other"}  # what was finished is not even looked into
+    assert {k: repeatable(v) for k, v in again.items()} == {
+        k: repeatable(v) for k, v in whole.items()
+    }
+
+
+def die(config, params, seed, data, checkpoint):
+    yield {"epoch": 1, "train_loss": 1.0}
+    os._exit(9)
+
+
+def test_a_worker_that_is_lost_is_said_kindly_and_what_is_done_is_kept(tmp_path):
+    deadly = declare(name="deadly", run=die, core_minutes=0.1)
+    with pytest.raises(ExperimentError, match=r"worker process was killed.*is kept"):
+        go_many(tmp_path, declare(), deadly, workers=2)
+    left = [p.name for p in tmp_path.rglob("*deadly*/*.json")]
+    assert left
+    assert go(tmp_path)["seeds"] == [0, 1]
+
+
+def test_code_that_changed_while_the_run_was_at_work_is_refused(tmp_path, monkeypatch):
+    declared = declare()
+    monkeypatch.setattr(_engine, "_imported", lambda run, files: "changed")
+    with pytest.raises(ExperimentError, match="a file changed meanwhile"):
+        go(tmp_path, declared)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_bars_of_each_and_of_all(tmp_path, capsys):
+    short, long = declare(name="short"), declare(name="long", core_minutes=3)
+    go_many(tmp_path, short, long, progress=True)
+    bars = capsys.readouterr().err
+    assert "all: 100%" in bars
+    go_many(tmp_path, short, progress=True)
+    bars = capsys.readouterr().err
+    assert "short: 100%" in bars
+    assert "12/12" in bars
+    assert "all" not in bars
+
+
+# -- status -------------------------------------------------------------------------------------
+
+
+def test_status_counts_what_is_done_and_what_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "shipped")
+    e = declare(core_minutes=2)
+    assert _engine.status(e, tmp_path) == {
+        "seeds": [], "changed": [], "units": 0, "of": 4, "seconds": 120.0
+    }  # fmt: skip
+    record = go(tmp_path, seeds=[0])
+    (cut,) = (tmp_path / ".units").rglob("batch_norm=True,seed=0.json")
+    unit = json.loads(cut.read_text())
+    cut.write_text(json.dumps({**unit, "epochs": unit["epochs"][:1]}))
+    found = _engine.status(e, tmp_path)
+    assert (found["units"], found["seconds"]) == (1, pytest.approx(120 * 8 / 12))
+    results.save(record, tmp_path / "shipped" / "counting.json")
+    assert _engine.status(e, tmp_path)["seeds"] == [0]
+    assert _engine.status(e, tmp_path)["seconds"] > 0  # seed 1 is declared too
+    results.save(go(tmp_path), tmp_path / "shipped" / "counting.json")
+    assert _engine.status(e, tmp_path / "elsewhere")["seconds"] == 0
+    changed = _engine.status(declare(config={"epochs": 4}), tmp_path)
+    assert "configuration" in changed["changed"][0]
+    assert changed["seconds"] == 60
+
+
+def test_status_without_mnist_downloads_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("BN_DATA_DIR", str(tmp_path))
+    with pytest.raises(data.DataError, match="bn data"):
+        experiments.status("mnist_mlp", tmp_path)
 
 
 def test_user_folder(tmp_path, monkeypatch):
@@ -413,6 +594,36 @@ def test_verify_agrees_with_a_fresh_record(tmp_path):
     go(tmp_path)
     assert verify(tmp_path) == ([], [])
     assert verify(tmp_path, seeds=[0], quick=True) == ([], [])
+
+
+def test_verify_begins_with_what_came_last_and_knows_nothing_of_the_run(tmp_path, monkeypatch):
+    go(tmp_path)
+    begun = watch(monkeypatch)
+    assert verify(tmp_path, seeds=[0, 1]) == ([], [])
+    assert [rest for _, *rest in begun] == [[1, False], [0, False], [1, True], [0, True]]
+    begun.clear()
+    verify(tmp_path)
+    assert {seed for _, seed, _ in begun} == {1}
+
+
+def leaky(config, params, seed, data, checkpoint, seen=[]):
+    seen.append(seed)
+    yield {"epoch": 1, "train_loss": float(len(seen))}
+
+
+def test_verify_finds_a_number_that_depends_on_the_units_before_it(tmp_path):
+    leaks = declare(run=leaky, config={"epochs": 1})
+    go(tmp_path, leaks)
+    differences, _ = _engine.verify(leaks, folder=tmp_path, workers=1, progress=False)
+    assert {d["metric"] for d in differences} == {"train_loss"}
+
+
+def test_verify_of_several_goes_on_after_one_that_cannot_be(tmp_path):
+    go(tmp_path)
+    both = [declare(name="none"), declare()]
+    (_, error), (_, agreed) = _engine.verify_many(both, folder=tmp_path, workers=1, progress=False)
+    assert isinstance(error, results.RecordError)
+    assert agreed == ([], [])
 
 
 def test_verify_says_what_differs_and_by_how_much(tmp_path):

@@ -310,7 +310,7 @@ def status(experiment: Experiment, folder: str | os.PathLike | None = None) -> d
     -------
     dict
         Of the record that `bn` ships: ``seeds`` (empty without one) and ``changed``, what is not
-        as it was when it was made (:func:`circumstances`). Of a full run by the present code:
+        as it was when it was made (:func:`bn.experiments.circumstances`). Of a full run by the present code:
         ``units``, how many are finished, and ``of`` how many. ``seconds`` of one core are left
         until all seeds of the declaration are recorded by the present code.
 
