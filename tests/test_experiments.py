@@ -204,6 +204,8 @@ def test_a_seed_named_twice_is_one(tmp_path):
 def test_quick_is_one_epoch_and_no_record_of_the_full_run(tmp_path):
     record = go(tmp_path, quick=True)
     assert all(len(unit["epochs"]) == 1 for unit in record["units"])
+    assert record["seeds"] == [0]
+    assert go(tmp_path, quick=True, seeds=[3])["seeds"] == [0, 3]
     assert [p.name for p in tmp_path.glob("*.json")] == ["counting.quick.json"]
 
 
