@@ -153,6 +153,11 @@ def test_text_is_shown_as_it_is_written(made_up):
     assert f"{linked}Nobody (1900)." in card
 
 
+def test_what_was_measured_in_many_parts_is_a_list():
+    assert ledger._measured("one; two") == "*Measured:* one; two."
+    assert ledger._measured("5%; two; three") == "*Measured:*\n\n- 5\u00a0%;\n- two;\n- three."
+
+
 def test_works_are_found_by_author_and_year():
     works = ledger.works(ROOT / "book" / "references.bib")
     assert works["van Laarhoven", "2017"] == "https://arxiv.org/abs/1706.05350"

@@ -192,7 +192,7 @@ def _card(experiment, word, verdict, record, sources) -> str:
         f"*Source:* {cite(experiment.source, sources)}.",
     ]
     if record:
-        lines += ["", f"*Measured:* {_plain(verdict.reason)}."]
+        lines += ["", _measured(verdict.reason)]
     lines += [
         "",
         f"<details><summary>Criterion and record: <code>{name}</code></summary>",
@@ -210,6 +210,14 @@ def _card(experiment, word, verdict, record, sources) -> str:
     if record:
         lines += ["", "```bash", f"bn verify {name}", f"bn run {name}", "```"]
     return "\n".join([*lines, "", "</details>", "", ":::"])
+
+
+def _measured(reason: str) -> str:
+    """Write the numbers behind a verdict, those with many parts as a list."""
+    parts = f"{_plain(reason)}.".split("; ")
+    return "*Measured:*" + (
+        " " + "; ".join(parts) if len(parts) < 3 else "\n\n- " + ";\n- ".join(parts)
+    )
 
 
 def _mark(experiment, word) -> str:
@@ -238,12 +246,12 @@ def _seeds(seeds: list[int]) -> str:
 
 
 def _plain(text: str) -> str:
-    r"""Write text so that Markdown shows it as it is, with a minus and powers of ten as in print.
+    r"""Write text so that Markdown shows it as it is, with its numbers as in print.
 
     Examples
     --------
-    >>> print(_plain("a_b: -0.5 [-1, 2], 3e-15"))
-    a\_b: −0.5 \[−1, 2\], 3·10⁻¹⁵
+    >>> print(_plain("a_b: -0.5 [-1, 2], 3e-15, 7%"))
+    a\_b: −0.5 \[−1, 2\], 3·10⁻¹⁵, 7 %
     """
     text = re.sub(r"([\\`*_\[\]<>$|#])", r"\\\1", text)
     text = re.sub(
@@ -253,4 +261,4 @@ def _plain(text: str) -> str:
         ),
         text,
     )
-    return re.sub(r"(?<![\w.)])-(?=\d)", "−", text)
+    return re.sub(r"(?<![\w.)])-(?=\d)", "−", re.sub(r"(?<=\d)%", "\u00a0%", text))
