@@ -4,11 +4,11 @@ import { travel, stretch, reach } from "./shift_maths.js";
 
 const ARMS = ["without", "with"];
 const COLUMN = { without: [56, 250], with: [276, 470] };
-const TALL = 74, BASE = 116, TOP = 196, FLOOR = 366; // the histograms; the bands
+const TALL = 74, BASE = 116, TOP = 214, FLOOR = 376; // the histograms; the bands
 const PACE = 350; // milliseconds for a recorded step
 
 function render({ model, el, signal }) {
-  const f = frame({ model, el, signal, title: "What goes into a sigmoid, step by step", height: 420 });
+  const f = frame({ model, el, signal, title: "What goes into a sigmoid, step by step", height: 430 });
   const steps = model.get("steps"), parts = model.get("parts"), last = steps.length - 1;
   const place = () => Math.min(model.get("mark"), last);
   const number = (n) => n.toLocaleString("en-US");
@@ -58,8 +58,8 @@ function render({ model, el, signal }) {
       const edge = [...own.map((row, i) => [xs[i], Y(row[0])]), ...own.map((row, i) => [xs[i], Y(row[2])]).reverse()];
       const ys = own[at].map(Y);
       pieces.push(
-        axis(V, { at: BASE, n: 3, grid: [BASE - TALL, BASE] }),
-        axis(X, { at: FLOOR, values: [0, 100, 10000].filter((v) => v <= steps[last]), label: arm === "with" ? "" : "step" }),
+        axis(V, { at: BASE, n: 3, grid: [BASE - TALL, BASE], label: "input" }),
+        axis(X, { at: FLOOR, values: [0, 100, 10000].filter((v) => v <= steps[last]), label: "step" }),
         s("line", { class: "bn-now", x1: xs[at], x2: xs[at], y1: TOP, y2: FLOOR }),
         s("g", { class: `bn-${arm}` },
           s("path", { class: "bn-heap", d: `M${V(from).toFixed(2)} ${BASE}${stairs.join("")}L${V(to).toFixed(2)} ${BASE}Z` }),
