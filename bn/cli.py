@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_seeds, metavar="0-4,7", help="default: as declared")
     run.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     run.add_argument("--dask", metavar="ADDRESS", help="send the work to this Dask scheduler")
-    run.add_argument("--quick", action="store_true", help="a shorter run of one seed, to see that it works")
+    run.add_argument(
+        "--quick", action="store_true", help="one seed, fewer steps, to see that it works"
+    )
     folder(run, own)
     run.add_argument("--record", action="store_true",
                      help="put the record among those that bn ships (for maintainers)")  # fmt: skip
