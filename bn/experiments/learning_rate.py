@@ -400,7 +400,7 @@ def verdict_own(record):
         steps = steps_split(record, activation, scale)
         saved = interval(steps["without"] - steps["own"])
         by_rate = interval((steps["same"] - steps["own"]) - (steps["without"] - steps["same"]))
-        tests += [saved.low > 0, by_rate.low > 0]
+        tests += [saved.low > 0, saved.low > 0 and by_rate.low > 0]
         reasons.append(
             f"{activation} at scale {scale:g}: {steps['without'].mean():.0f} steps without, "
             f"{steps['same'].mean():.0f} with batch norm at the same rate, "
