@@ -92,6 +92,12 @@ def test_the_first_layer_has_nothing_before_it():
         assert all(other["norm"] > 0 for other in others)
 
 
+def test_a_training_step_is_measured_whatever_the_mode():
+    model = mlp(True)
+    trained = shift.internal_covariate_shift(model.train(), X, Y, 0.1)
+    assert shift.internal_covariate_shift(model.eval(), X, Y, 0.1) == trained
+
+
 def test_closed_form_of_a_linear_network():
     """Two matrices, no nonlinearity: both gradients are products that can be written down."""
     rng = np.random.default_rng(3)
@@ -216,7 +222,7 @@ def test_inputs_are_what_the_nonlinearity_gets_in_training_mode():
 
 @pytest.mark.parametrize("batch_size", [60, 100])
 def test_steps_train_as_train_does(batch_size):
-    one, two = mlp(True), mlp(True)
+    one, two = mlp(True), mlp(True).eval()
     list(train.train(one, DATA, epochs=2, batch_size=batch_size, lr=0.1, seed=5, probe=0))
     per_epoch = math.ceil(len(DATA.x_train) / batch_size)
     for step, images, labels in shift.steps(two, DATA, batch_size=batch_size, lr=0.1, seed=5):
