@@ -77,7 +77,7 @@ def mean_variance(var, m, n=None):
     Raises
     ------
     ValueError
-        If `m` is smaller than 1 or larger than `n`.
+        If `m` is negative or larger than `n`.
 
     Examples
     --------

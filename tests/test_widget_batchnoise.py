@@ -92,7 +92,9 @@ def test_the_words_say_the_numbers(shown):
     shown.set(power=3, example=-1.5, distribution="exponential")
     widget = BatchNoise(recorded=MADE_UP, power=3, example=-1.5, distribution="exponential")
     words = shown.root.locator(".bn-status").inner_text().replace("−", "-")
-    numbers = [float(w.strip(":,.%()±")) for w in words.split() if w.strip(":,.%()±-")[:1].isdigit()]
+    numbers = [
+        float(w.strip(":,.%()±")) for w in words.split() if w.strip(":,.%()±-")[:1].isdigit()
+    ]
     want = [200, widget.values.mean(), widget.values.std(), widget.predicted, math.sqrt(7),
             8, 94, 93.5, 94.5, 7]  # fmt: skip
     np.testing.assert_allclose(numbers, want, rtol=6e-3)
