@@ -139,6 +139,16 @@ def numbers(record):
     return [(unit["params"], unit["seed"], unit["epochs"]) for unit in record["units"]]
 
 
+def test_nobody_there(cluster, tmp_path, monkeypatch):
+    address, _ = cluster
+    monkeypatch.setattr(_engine, "PATIENCE", (0.5, 0.5))
+    with pytest.raises(ExperimentError, match=f"{address} has no workers.*dask worker {address}"):
+        finish(*go(address, tmp_path))
+    for nowhere in ("tcp://127.0.0.1:1", "nonsense://x"):
+        with pytest.raises(ExperimentError, match=f"no Dask scheduler answers at {nowhere}"):
+            finish(*go(nowhere, tmp_path))
+
+
 def test_a_dead_worker_is_survived(cluster, tmp_path):
     address, add = cluster
     workers = [add(BN_TEST_PACE="0.15") for _ in range(2)]

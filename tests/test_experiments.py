@@ -10,7 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,9 @@ def test_the_longest_units_begin_first_and_each_record_is_there_when_its_last_en
     ended = []
     for e, record in _engine.run_many([short, long], folder=tmp_path, workers=1, progress=False):
         assert results.load(e.name, tmp_path) == record
+        _, job = _engine._plan(e, False, tmp_path)
+        with _engine._alone(job.folder, e.name):  # it is free for another run
+            pass
         ended.append((e.name, len(begun)))
     assert ended == [("long", 6), ("short", 10)]
     assert [name for name, *_ in begun] == ["long"] * 6 + ["short"] * 4
@@ -346,6 +351,51 @@ def test_code_that_changed_while_the_run_was_at_work_is_refused(tmp_path, monkey
     assert not list(tmp_path.rglob("*.json"))
 
 
+def test_a_worker_with_other_versions_is_refused(tmp_path, monkeypatch):
+    _, job = _engine._plan(declare(), False, tmp_path)
+    monkeypatch.setattr(_engine, "versions", lambda: {"python": "another"})
+    _, error = _engine._attempt(0, job, {"batch_norm": True}, 0)
+    assert isinstance(error, ExperimentError)
+    assert "other code or versions" in str(error)
+
+
+def test_what_a_worker_did_on_a_disk_of_its_own_is_written_here(tmp_path, monkeypatch):
+    whole = go(tmp_path / "whole")
+    _, job = _engine._plan(declare(), False, tmp_path / "here")
+    begun = job.path({"batch_norm": True}, 0)  # by a run that was stopped here
+    two = {**whole["units"][0], "epochs": whole["units"][0]["epochs"][:2]}
+    checkpoint.write(begun, json.dumps(two))
+
+    def elsewhere(tasks, workers, dask):
+        for number, job, *unit in tasks:
+            there = dataclasses.replace(job, folder=tmp_path / "not here" / job.folder.name)
+            yield _engine._attempt(number, there, *unit)
+
+    monkeypatch.setattr(_engine, "_parallel", elsewhere)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "theirs"))
+    assert repeatable(go(tmp_path / "here")) == repeatable(whole)
+    assert not (tmp_path / "not here").exists()
+    assert len(list((tmp_path / "theirs").rglob("*.json"))) == 4
+
+
+def test_a_process_does_one_unit_at_a_time(tmp_path, monkeypatch):
+    """Two in the threads of a Dask worker would share PyTorch's random generator."""
+    at_work, most = [], []
+
+    def unit(job, params, seed):
+        at_work.append(seed)
+        time.sleep(0.05)
+        most.append(len(at_work))
+        at_work.pop()
+        return {}
+
+    monkeypatch.setattr(_engine, "_unit", unit)
+    _, job = _engine._plan(declare(), False, tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda n: _engine._attempt(n, job, {"batch_norm": True}, n), range(3)))
+    assert most == [1, 1, 1]
+
+
 def test_bars_of_each_and_of_all(tmp_path, capsys):
     short, long = declare(name="short"), declare(name="long", core_minutes=3)
     go_many(tmp_path, short, long, progress=True)
@@ -378,8 +428,10 @@ def test_status_counts_what_is_done_and_what_is_left(tmp_path, monkeypatch):
     assert _engine.status(e, tmp_path)["seconds"] > 0  # seed 1 is declared too
     results.save(go(tmp_path), tmp_path / "shipped" / "counting.json")
     assert _engine.status(e, tmp_path / "elsewhere")["seconds"] == 0
+    results.save({**record, "code": "old"}, tmp_path / "shipped" / "counting.json")
+    assert _engine.status(e, tmp_path / "elsewhere")["seconds"] == 120
     changed = _engine.status(declare(config={"epochs": 4}), tmp_path)
-    assert "configuration" in changed["changed"][0]
+    assert "the configuration was" in " ".join(changed["changed"])
     assert changed["seconds"] == 60
 
 
@@ -483,15 +535,23 @@ def test_failure_in_a_unit_keeps_the_epochs_before_it(tmp_path):
     assert repeatable(go(tmp_path / "broken")) == repeatable(whole)
 
 
+BOTH = ("digits_mlp", "identity_backward")
+
+
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fresh")
-    return experiments.run("digits_mlp", seeds=[3], workers=1, folder=folder, progress=False)
+    return run_both(folder)
+
+
+def run_both(folder):
+    options = {"seeds": [3], "workers": 1, "folder": folder, "progress": False}
+    return {name: repeatable(record) for name, record in experiments.run_many(BOTH, **options)}
 
 
 @pytest.mark.parametrize(("blow", "workers"), [("SIGINT", "2"), ("SIGKILL", "1")])
 def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, workers):
-    command = [sys.executable, "-m", "bn", "run", "digits_mlp", "--seeds=3", "--workers", workers]
+    command = [sys.executable, "-m", "bn", "run", *BOTH, "--seeds=3", "--workers", workers]
     environment = os.environ | {"BN_RESULTS_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     for _ in range(5):  # on a busy machine the run may be over before the blow falls: again then
         process = subprocess.Popen(
@@ -500,7 +560,7 @@ def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, w
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
-            done = [p.read_text().count('"epoch":') for p in tmp_path.rglob("*seed=3.json")]
+            done = [p.read_text().count('"epoch":') for p in tmp_path.rglob("batch_norm*.json")]
             if sum(done) >= 3:
                 break
             time.sleep(0.01)
@@ -516,7 +576,7 @@ def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, w
         assert process.returncode == 130
         assert "goes on from there" in errors
         assert "Traceback" not in errors
-    before = sum(p.read_text().count('"epoch":') for p in tmp_path.rglob("*seed=3.json"))
+    before = sum(p.read_text().count('"epoch":') for p in tmp_path.rglob("batch_norm*.json"))
     assert before >= 3
     for _ in range(200):  # the workers end with it
         try:
@@ -527,10 +587,9 @@ def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, w
     else:
         pytest.fail("a worker lives on")
 
-    (units,) = (tmp_path / ".units").iterdir()
+    (units,) = (tmp_path / ".units").glob("digits_mlp-*")
     (units / ".batch_norm=True,seed=3.pt.killed").touch()  # what a blow in mid-write leaves
-    resumed = experiments.run("digits_mlp", seeds=[3], workers=1, folder=tmp_path, progress=False)
-    assert repeatable(resumed) == repeatable(fresh)
+    assert run_both(tmp_path) == fresh
     assert not [name for name in files(tmp_path) if name.startswith(".")]
 
 

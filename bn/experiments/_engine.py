@@ -42,6 +42,7 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+PATIENCE = 20, 60  # seconds to wait for a Dask scheduler, and for its first worker
 VERSIONS = ("numpy", "torch", "scikit-learn")
 PACKAGE = Path(__file__).parents[1]
 
@@ -703,12 +704,12 @@ def _on_dask(tasks, address):
             "--dask needs the package distributed: pip install 'bn[cluster]'"
         ) from error
     try:
-        client = Client(address, timeout=20, set_as_default=False)
+        client = Client(address, timeout=PATIENCE[0], set_as_default=False)
     except (OSError, ValueError) as error:
         raise ExperimentError(f"no Dask scheduler answers at {address} ({error})") from error
     with client:
         try:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=PATIENCE[1])
         except TimeoutError as error:
             raise ExperimentError(
                 f"the Dask scheduler at {address} has no workers. Start some with: "
