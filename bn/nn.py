@@ -13,8 +13,9 @@ And ``torch.fx.symbolic_trace``, which takes the layers of ``torch.nn`` as they 
 these: :func:`convert` the model to ``"torch"`` for it.
 
 The transform stands here twice. ``_normalize`` is the definition, in operations that PyTorch can
-differentiate and compile by itself. :class:`BatchNormFunction` is the same with the derivative worked
-out by hand: it keeps the input and two numbers per channel where autograd would keep whole arrays.
+differentiate by itself. :class:`BatchNormFunction` is the same with the derivative worked out by hand:
+it keeps the input and two numbers per channel where autograd would keep whole arrays. A compiler gets
+the definition together with the derivative, without what is done in place.
 The tools at the end work on a model's batch norm layers, these and those of ``torch.nn`` alike.
 """
 
@@ -22,10 +23,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +48,9 @@ __all__ = [
 
 # The transform. Statistics and parameters have shape (C,); channels are axis 1 of x.
 
+BLOCK = 1 << 20  # values: 4 MB of float32, of a size with a processor's last cache
+COLUMN = 16  # examples
+
 
 def _axes(x: Tensor) -> list[int]:
     return [a for a in range(x.dim()) if a != 1]
@@ -57,7 +62,7 @@ def _values_per_channel(x: Tensor) -> int:
 
 def _like(x: Tensor, v: Tensor) -> Tensor:
     """View (C,) as (C, 1, ...), which broadcasts against x."""
-    return v.view(-1, *[1] * (x.dim() - 2))
+    return v if x.dim() == 2 else v.view(-1, *[1] * (x.dim() - 2))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -66,9 +71,20 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Add up each channel, positions first: faster than all axes at once."""
+    """Add up each channel, positions or short columns first: faster than all axes at once."""
     wide = _wide(x.dtype)
-    return (x.sum(_axes(x)[1:], dtype=wide) if x.dim() > 2 else x).sum(0, dtype=wide)
+    if x.dim() > 2:
+        x = x.sum(_axes(x)[1:], dtype=wide)
+    elif _in_short_columns(x):
+        x = x.unflatten(0, (-1, COLUMN)).sum(1, dtype=wide)
+    return x.sum(0, dtype=wide)
+
+
+def _in_short_columns(x: Tensor) -> bool:
+    """Whether to cut the columns of a matrix: for a compiler, whose loops go down one column after the
+    other. When they come back from a long one, the cache has lost the values beside it.
+    """
+    return torch.compiler.is_compiling() and x.dim() == 2 and x.size(0) % COLUMN == 0
 
 
 def _scale(var: Tensor, weight: Tensor | None, eps: float) -> Tensor:
@@ -85,12 +101,44 @@ def _with_statistics(
     return torch.addcmul(_like(x, shift), x, _like(x, scale)).to(x.dtype)
 
 
+def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Cut all alike, along the batch, into blocks that a processor's cache holds."""
+    x = tensors[0]
+    if x.numel() <= BLOCK or not x.is_cpu:
+        return [tensors]
+    rows = max(1, BLOCK * x.size(0) // x.numel())
+    return list(zip(*(t.split(rows) for t in tensors), strict=True))
+
+
+def _total(
+    counts: list[int], means: list[Tensor], variances: list[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of all from those of the parts: the law of total variance."""
+    if len(counts) == 1:
+        return means[0], variances[0]
+    means, variances = torch.stack(means), torch.stack(variances)
+    share = means.new_tensor(counts)[:, None] / sum(counts)
+    mean = (share * means).sum(0)
+    return mean, (share * (variances + (means - mean).square())).sum(0)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel. E[x^2] - E[x]^2 would cancel where the mean is large."""
+    if not _in_short_columns(x):
+        var, mean = torch.var_mean(x, _axes(x), correction=0)  # Welford's algorithm, one safe pass
+        return mean, var
+    columns = x.unflatten(0, (-1, COLUMN))
+    means = columns.mean(1)
+    variances = (columns - means[:, None]).square().mean(1)
+    mean = means.mean(0)
+    return mean, (variances + (means - mean).square()).mean(0)  # the law of total variance
+
+
 def _normalize(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The definition: the normalised input, and the mean and biased variance of each channel."""
-    # Welford's algorithm, one safe pass: E[x^2] - E[x]^2 would cancel where the mean is large.
-    var, mean = torch.var_mean(x.to(_wide(x.dtype)), _axes(x), correction=0)
+    mean, var = _moments(x.to(_wide(x.dtype)))
     y = (x - _like(x, mean)) * _like(x, _scale(var, weight, eps))
     if bias is not None:
         y = y + _like(x, bias)
@@ -115,7 +163,49 @@ def _is_mapped(g: Tensor) -> bool:
     return False
 
 
-class BatchNormFunction(torch.autograd.Function):
+class _Formula(torch.autograd.Function):
+    """The definition with its derivative, in operations that a compiler fuses and differentiates."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, weight, bias, eps):
+        return _normalize(x, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        """Keep the input and two numbers per channel.
+
+        ``mean`` and ``var`` are results of this function, so autograd knows where they come from. That
+        is what makes the backward differentiable in its turn.
+        """
+        x, weight, _bias, ctx.eps = inputs
+        _y, mean, var = output
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.save_for_forward(x, weight, mean, var)
+
+    @staticmethod
+    def backward(ctx, g, g_mean, g_var):
+        """The gradients, from those with respect to y, mean and var."""
+        x, weight, mean, var = ctx.saved_tensors
+        g = torch.zeros_like(x) if g is None else g
+        m = _values_per_channel(x)
+        inverse = torch.rsqrt(var + ctx.eps)
+        scale = inverse if weight is None else inverse * weight
+        centred = x - _like(x, mean)
+        sum_g, sum_gx = _sum(g), _sum(g * centred) * inverse
+        x_hat = centred * _like(x, inverse)
+        dx = (g - _like(x, sum_g / m) - x_hat * _like(x, sum_gx / m)) * _like(x, scale)
+        if g_mean is not None:
+            dx = dx + _like(x, g_mean / m)
+        if g_var is not None:
+            dx = dx + centred * _like(x, 2 * g_var / m)
+        _, with_weight, with_bias, _ = ctx.needs_input_grad
+        return dx, sum_gx if with_weight else None, sum_g if with_bias else None, None
+
+
+class BatchNormFunction(_Formula):
     r"""The transform in training mode, with its derivative worked out by hand.
 
     ``BatchNormFunction.apply(x, weight, bias, eps)`` returns ``y, mean, var``: the normalised input,
@@ -139,53 +229,45 @@ class BatchNormFunction(torch.autograd.Function):
     [0.1763, -0.2204, 0.0441]
     """
 
+    generate_vmap_rule = False
+
     @staticmethod
     def forward(x, weight, bias, eps):
-        """The definition, in place: what first holds the squares ends as the result."""
-        m = _values_per_channel(x)
-        mean = _sum(x) / m
-        y = x - _like(x, mean)
-        var = _sum(y.square_()) / m
-        torch.sub(x, _like(x, mean), out=y)
-        _scale_and_shift_(y, _scale(var, weight, eps), bias)
+        """The definition, in blocks, in the memory of the result: it holds the squares first."""
+        y = torch.empty_like(x, dtype=_wide(x.dtype))
+        parts = []
+        for part, out in _blocks(x, y):
+            m = _values_per_channel(part)
+            mean = _sum(part) / m
+            squares = torch.sub(part, _like(x, mean), out=out).square_()
+            parts.append((m, mean, _sum(squares) / m))
+        mean, var = _total(*zip(*parts, strict=True))
+        scale = _scale(var, weight, eps)
+        for part, out in _blocks(x, y):
+            _scale_and_shift_(torch.sub(part, _like(x, mean), out=out), scale, bias)
         return y.to(x.dtype), mean, var
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        """Keep the input and two numbers per channel.
-
-        ``mean`` and ``var`` are results of this function, so autograd knows where they come from. That
-        is what makes the backward differentiable in its turn.
-        """
-        x, weight, _bias, ctx.eps = inputs
-        _y, mean, var = output
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight, mean, var)
-        ctx.save_for_forward(x, weight, mean, var)
-
-    @staticmethod
     def backward(ctx, g, g_mean, g_var):
-        """The gradients, from those with respect to y, mean and var."""
+        """The formula, in blocks, and in the memory of the result."""
+        may_write = g is not None and g_mean is g_var is None and not _is_mapped(g)
+        if torch.is_grad_enabled() or not may_write:
+            return _Formula.backward(ctx, g, g_mean, g_var)
         x, weight, mean, var = ctx.saved_tensors
-        g = torch.zeros_like(x) if g is None else g
-        m = _values_per_channel(x)
+        mu = _like(x, mean)
         inverse = torch.rsqrt(var + ctx.eps)
         scale = inverse if weight is None else inverse * weight
-        sum_g = _sum(g)
-        centred = x - _like(x, mean)
-        if torch.is_grad_enabled() or _is_mapped(g):  # nothing may be written over: the formula
-            sum_gx = _sum(g * centred) * inverse
-            x_hat = centred * _like(x, inverse)
-            dx = (g - _like(x, sum_g / m) - x_hat * _like(x, sum_gx / m)) * _like(x, scale)
-        else:  # the same in the memory of one array, which ends as the result
-            sum_gx = _sum(centred.mul_(g)) * inverse
-            dx = torch.sub(x, _like(x, mean), out=centred)
-            by = scale / -m
-            _scale_and_shift_(dx, sum_gx * inverse * by, sum_g * by).addcmul_(g, _like(x, scale))
-        if g_mean is not None:
-            dx = dx + _like(x, g_mean / m)
-        if g_var is not None:
-            dx = dx + (x - _like(x, mean)) * _like(x, 2 * g_var / m)
+        dx = torch.empty_like(x, dtype=mean.dtype)
+        sums = [
+            (_sum(pull), _sum(torch.sub(part, mu, out=out).mul_(pull)))
+            for part, pull, out in _blocks(x, g, dx)
+        ]
+        sum_g, sum_gx = (functools.reduce(torch.add, s) for s in zip(*sums, strict=True))
+        sum_gx = sum_gx * inverse
+        by = scale / -_values_per_channel(x)
+        slope, shift, scale = sum_gx * inverse * by, sum_g * by, _like(x, scale)
+        for part, pull, out in _blocks(x, g, dx):
+            _scale_and_shift_(torch.sub(part, mu, out=out), slope, shift).addcmul_(pull, scale)
         _, with_weight, with_bias, _ = ctx.needs_input_grad
         return dx, sum_gx if with_weight else None, sum_g if with_bias else None, None
 
@@ -221,6 +303,19 @@ class BatchNormFunction(torch.autograd.Function):
         y, mean, var = BatchNormFunction.apply(x.flatten(1, 2), weight, bias, eps)
         parts = y.unflatten(1, (models, -1)), mean.view(models, -1), var.view(models, -1)
         return parts, (1, 0, 0)
+
+
+# apply() asks for the signature at every call, which takes as long as ten operations on a small batch.
+BatchNormFunction.forward.__signature__ = inspect.signature(BatchNormFunction.forward)
+
+
+def _transform() -> Callable:
+    """The form to use: a compiler cannot look into a Function with a jvp, and under ``torch.func`` into
+    none at all. (``Function.apply`` asks in the same way whether it is under ``torch.func``.)
+    """
+    if not torch.compiler.is_compiling():
+        return BatchNormFunction.apply
+    return _normalize if torch._C._are_functorch_transforms_active() else _Formula.apply
 
 
 # The layers
@@ -293,9 +388,7 @@ class _BatchNorm(nn.Module):
             zero, one = input.new_zeros(1, dtype=wide), input.new_ones(1, dtype=wide)
             return _with_statistics(input, zero, one, self.weight, self.bias, self.eps)
 
-        # A compiler fuses the definition by itself, and cannot look into a Function with a jvp.
-        normalize = _normalize if torch.compiler.is_compiling() else BatchNormFunction.apply
-        y, mean, var = normalize(input, self.weight, self.bias, self.eps)
+        y, mean, var = _transform()(input, self.weight, self.bias, self.eps)
         if track and self.running_mean is not None:
             self._update(self.running_mean, mean.detach())
             self._update(self.running_var, var.detach() * (m / (m - 1)))  # unbiased
@@ -651,12 +744,9 @@ def precise_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
         raise ValueError("precise_statistics: there are no batches, or they are empty")
     for layer, parts in seen.items():
         if parts:
-            counts, means, variances = zip(*parts, strict=True)
-            share = means[0].new_tensor(counts)[:, None] / sum(counts)
-            means, variances = torch.stack(means), torch.stack(variances)
-            mean = (share * means).sum(0)
+            mean, var = _total(*zip(*parts, strict=True))
             layer.running_mean.copy_(mean)
-            layer.running_var.copy_((share * (variances + (means - mean).square())).sum(0))
+            layer.running_var.copy_(var)
 
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -93,16 +93,44 @@ def test_each_result_can_be_missing(which, weight, bias):
         close(a, b)
 
 
+@pytest.mark.parametrize("way", ["definition", "formula"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("weight", [True, False])
-def test_what_a_compiler_gets_is_the_same(weight, bias):
-    leaves = inputs(5, 3, 2, weight=weight, bias=bias)
+@pytest.mark.parametrize("shape", [(5, 3, 2), (32, 3), (20, 3)])
+def test_what_a_compiler_gets_is_the_same(shape, weight, bias, way, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    leaves = inputs(*shape, weight=weight, bias=bias)
     learned = [v for v in leaves if v is not None]
-    g = draw(5, 3, 2, seed=3), draw(3, seed=4), draw(3, seed=5)
-    mine, other = apply(*leaves), bn.nn._normalize(*leaves, EPS)
+    g = draw(*shape, seed=3), draw(3, seed=4), draw(3, seed=5)
+    f = {"definition": bn.nn._normalize, "formula": bn.nn._Formula.apply}[way]
+    mine, other = f(*leaves, EPS), by_definition(*leaves)
     gradients = (torch.autograd.grad(results, learned, g) for results in (mine, other))
     for a, b in zip((*mine, *next(gradients)), (*other, *next(gradients)), strict=True):
         close(a, b)
+
+
+def test_a_compiler_is_not_given_what_it_cannot_look_into(monkeypatch):
+    assert bn.nn._transform() == BatchNormFunction.apply
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert bn.nn._transform() == bn.nn._Formula.apply
+    seen = []
+    torch.func.vmap(lambda x: seen.append(bn.nn._transform()) or x)(draw(2, 3))
+    assert seen == [bn.nn._normalize]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(10, 3), (7, 3, 4), (1, 3, 40)])
+def test_blocks_are_the_same_transform(shape, bias, monkeypatch):
+    monkeypatch.setattr(bn.nn, "BLOCK", 24)  # the last block is shorter than the others
+    x, weight, bias = inputs(*shape, bias=bias)
+    with torch.no_grad():  # no block is like another
+        x += 100 * torch.arange(len(x), dtype=D).view(-1, *[1] * (x.dim() - 1)) ** 2
+    g = draw(*shape, seed=3)
+    learned = [v for v in (x, weight, bias) if v is not None]
+    mine, other = apply(x, weight, bias), by_definition(x, weight, bias)
+    gradients = (torch.autograd.grad(results[0], learned, g) for results in (mine, other))
+    for a, b in zip((*mine, *next(gradients)), (*other, *next(gradients)), strict=True):
+        close(a, b, 1e-10)
 
 
 def test_only_what_is_asked_for_is_computed():
@@ -253,9 +281,11 @@ def test_it_keeps_the_input_and_two_numbers_per_channel():
     assert kept[0] <= kept[1]
 
 
+@pytest.mark.parametrize("block", [300, 1 << 20])
 @pytest.mark.parametrize("offset", [0, 1e2, 1e4])
 @pytest.mark.parametrize("shape", [(1000, 4), (50, 4, 5, 4)])
-def test_float32_keeps_its_digits_far_from_zero(shape, offset):
+def test_float32_keeps_its_digits_far_from_zero(shape, offset, block, monkeypatch):
+    monkeypatch.setattr(bn.nn, "BLOCK", block)
     x = (offset + draw(*shape)).float().requires_grad_()
     exact = x.detach().double().requires_grad_()
     g = draw(*shape, seed=1)
