@@ -108,7 +108,7 @@ def test_the_noise_goes_up_with_the_keyboard(shown):
 
 def test_each_choice_changes_the_drawing(shown):
     seen = {shown.root.locator("svg.bn-svg").inner_html()}
-    for label in ("ReLU", "the whole run", "each its own"):
+    for label in ("ReLU", "whole run", "each its own"):
         shown.root.get_by_text(label, exact=True).click()
         shown.settle()
         seen.add(shown.root.locator("svg.bn-svg").inner_html())

@@ -15,7 +15,7 @@ function render({ model, el, signal }) {
   f.controls.append(
     slider(model, "level", { label: "Noise", min: 0, max: strengths.length - 1, format: times, signal }),
     choice(model, "network", { label: "Network:", options: Object.keys(networks).map((k) => [k, k === "relu" ? "ReLU" : k]), signal }),
-    choice(model, "span", { label: "Time:", options: [["steps", "25 single steps"], ["run", "the whole run"]], signal }),
+    choice(model, "span", { label: "Time:", options: [["steps", "25 steps"], ["run", "whole run"]], signal }),
     choice(model, "common", { label: "Scale:", options: [[true, "one for all"], [false, "each its own"]], signal }),
   );
   f.svg.after(legend([
@@ -39,7 +39,7 @@ function render({ model, el, signal }) {
         ...at(low).map((y, t) => [xs[t], y]), ...at(high).map((y, t) => [xs[t], y]).reverse(),
       ].map((p) => p.map((v) => v.toFixed(2)).join(" ")).join("L")}Z` });
       parts.push(
-        axis(Y, { side: "left", at: LEFT, n: 2, grid: [LEFT, RIGHT] }),
+        axis(Y, { side: "left", at: LEFT, n: 3, grid: [LEFT, RIGHT] }),
         s("g", { class: `bn-${STYLES[i][0]}` },
           area(0, 4, "bn-band"), area(1, 3, "bn-band"), line(xs, at(2), { class: "bn-line" }),
           s("text", { class: "bn-label bn-halo", x: LEFT + 6, y: top - 5 }, names[i])),
@@ -54,7 +54,8 @@ function render({ model, el, signal }) {
     const L = log([Math.min(...all) / 1.1, Math.max(...all) * 1.1], [LOSS[1], LOSS[0]]);
     parts.push(
       axis(W, { at: LOSS[1], n: 5, label: "step", format: (v) => fmt(v, 4) }),
-      axis(L, { side: "left", at: LEFT, n: 3, grid: [LEFT, RIGHT], label: "training loss" }),
+      axis(L, { side: "left", at: LEFT, grid: [LEFT, RIGHT], label: "training loss",
+        values: [0.1, 0.2, 0.5, 1, 2].filter((v) => v >= L.domain[0] && v <= L.domain[1]) }),
     );
     bands.forEach(({ mean, low, high }, i) => {
       const edge = [...ws.map((x, t) => [x, L(low[t])]), ...ws.map((x, t) => [x, L(high[t])]).reverse()];
