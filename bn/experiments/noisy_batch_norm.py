@@ -249,9 +249,10 @@ EXPERIMENTS = [
         verdict=verdict,
         criterion="For both networks, each time judged by the 95 % interval of the paired "
         "difference: the distributions of noisy batch norm move farther in one step than those "
-        "without batch norm, in absolute terms and in units of their own spread; its final training loss is lower than without batch norm, at the first "
-        "of two learning rates and with each at its better one; and at the first rate the noise "
-        "costs less than a quarter of what batch norm gains.",
+        "without batch norm, in absolute terms and in units of their own spread; its final training "
+        "loss is lower than without batch norm, at the first of two learning rates and with each at "
+        "its better one; and at the first rate the noise costs less than a quarter of what batch "
+        "norm gains.",
         seeds=tuple(range(10)),
         core_minutes=10,
         code=("noisy.py", "shift.py", "train.py"),
