@@ -25,6 +25,7 @@ __all__ = ["Cache", "batch_norm", "batch_norm_backward"]
 
 BLOCK = 1 << 18  # values in a block: 1 MB of float32, a core's own cache on a server of today
 WIDTH = 1 << 13  # values in a row, at least: along shorter ones NumPy's loops start too often
+LONG = 128  # positions from which on BLAS adds them up faster than NumPy adds up rows
 
 
 class Cache(NamedTuple):
@@ -209,31 +210,47 @@ def _each(function, rows, size, threads):
     return [one for many in _share(part, rows, threads) for one in many]
 
 
-@np.errstate(all="ignore")  # what overflows is done again by the textbook
-def _forward(x, y, gamma, beta, eps, threads):
+def _sums(x, near, g, threads):
+    """Add up, for each channel, g and g * (x - near); without a g, x - near takes its place."""
     n, c, s = x.shape
-    x, y, wide, narrow, size = _as_rows(x, y)
-
-    def moments(near):
-        columns = wide(near)[0]
+    if s >= LONG:
+        ones, start = np.ones(s, x.dtype), near.astype(x.dtype)[:, None]
 
         def sums(block):
-            d = x[block] - columns if near.any() else x[block]
-            return d.sum(0), np.einsum("ij,ij->j", d, d)
+            d = x[block] - start if near.any() else x[block]
+            w = (d if g is None else g[block])[:, :, None]
+            return [(w @ v[..., None]).sum((0, 2, 3), dtype=float) for v in (ones, d)]
 
-        rest, square = narrow(_each(sums, len(x), size, threads)) / (n * s)
+        return np.array(_each(sums, n, max(1, BLOCK // (c * s)), threads)).sum(0)
+
+    x, g_rows, wide, narrow, size = _as_rows(x, x if g is None else g)
+    start = wide(near)[0]
+
+    def sums(block):
+        d = x[block] - start if near.any() else x[block]
+        w = d if g is None else g_rows[block]
+        return w.sum(0), np.einsum("ij,ij->j", w, d)
+
+    return narrow(_each(sums, len(x), size, threads))
+
+
+@np.errstate(all="ignore")  # what overflows is done again by the textbook
+def _forward(x, y, gamma, beta, eps, threads):
+    def moments(near):
+        rest, square = _sums(x, near, None, threads) / (x.size / len(gamma))
         return near + rest, square - rest**2
 
-    near = np.zeros(c, x.dtype)
+    near = np.zeros(len(gamma), x.dtype)
     mean, var = moments(near)
     near = _far(mean, var, x.dtype)
     if near.any():
         mean, var = moments(near)
     scale = gamma / np.sqrt(var + eps)
-    columns, scale, shift = wide(near, scale, beta - scale * (mean - near))
+    x, y, wide, _, size = _as_rows(x, y)
+    start, scale, shift = wide(near, scale, beta - scale * (mean - near))
 
     def write(block):
-        d = np.subtract(x[block], columns, out=y[block]) if near.any() else x[block]
+        d = np.subtract(x[block], start, out=y[block]) if near.any() else x[block]
         out = np.multiply(d, scale, out=y[block])
         out += shift
 
@@ -243,21 +260,15 @@ def _forward(x, y, gamma, beta, eps, threads):
 
 def _backward(x, g, dx, mean, invstd, near, scale, threads):
     m = x.shape[0] * x.shape[2]
-    x, g, dx, wide, narrow, size = _as_rows(x, g, dx)
-    columns = wide(near)[0]
-
-    def sums(block):
-        d = x[block] - columns if near.any() else x[block]
-        return np.einsum("ij,ij->j", d, g[block]), g[block].sum(0)
-
-    dgamma, dbeta = narrow(_each(sums, len(x), size, threads))
+    dbeta, dgamma = _sums(x, near, g, threads)
     rest = mean - near
     dgamma = invstd * (dgamma - rest * dbeta)
     slope = dgamma * invstd / m
-    slope, shift, scale = wide(-slope, slope * rest - dbeta / m, scale)
+    x, g, dx, wide, _, size = _as_rows(x, g, dx)
+    start, slope, shift, scale = wide(near, -slope, slope * rest - dbeta / m, scale)
 
     def write(block):
-        d = np.subtract(x[block], columns, out=dx[block]) if near.any() else x[block]
+        d = np.subtract(x[block], start, out=dx[block]) if near.any() else x[block]
         out = np.multiply(d, slope, out=dx[block])
         out += g[block]
         out += shift

@@ -10,8 +10,9 @@ from numpy.testing import assert_array_equal
 
 from bn import fast, functional
 
-#: Cut small, so that small batches make many blocks, the last one shorter than the others.
-SMALL = {"WIDTH": 24, "BLOCK": 60}
+#: Cut small, so that small batches make many blocks, the last one shorter than the others, and
+#: both ways to add up are taken.
+SMALL = {"WIDTH": 24, "BLOCK": 60, "LONG": 8}
 
 SHAPES = {  # shape, axis
     "features": ((40, 5), 0),
