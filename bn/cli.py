@@ -180,14 +180,22 @@ def _run(options) -> int:
             if options.record:
                 path = results.FOLDER / f"{name}.json"
                 results.save(outcome, path)
-            if len(names) == 1:
-                _describe(outcome)
-            print(f"{name}: {_verdict(outcome)}" * (len(names) > 1) + f"Written to {path}")
+            with _beside_the_bars():
+                if len(names) == 1:
+                    _describe(outcome)
+                print(f"{name}: {_verdict(outcome)}" * (len(names) > 1) + f"Written to {path}")
     except KeyboardInterrupt:
         print("\nInterrupted. The epochs that are done are kept; the same command goes on from "
               "there.", file=sys.stderr)  # fmt: skip
         return INTERRUPTED
     return _report_failures(failed, names)
+
+
+def _beside_the_bars():
+    """Print between the bars of what is still at work."""
+    from tqdm.auto import tqdm
+
+    return tqdm.external_write_mode()
 
 
 def _report_failures(failed: dict[str, Exception], names: list[str]) -> int:
@@ -244,7 +252,9 @@ def _verdict(record: dict) -> str:
     e = experiments.get(record["experiment"])
     if record["seeds"] and record["config"] == e.config:
         verdict = e.verdict(record)
-        return f"{verdict.word}: {verdict.reason}. "
+        absent = sorted(set(e.seeds) - set(record["seeds"]))
+        but = f" (without the seeds {_ranges(absent)} of a full run)" if absent else ""
+        return f"{verdict.word}: {verdict.reason}{but}. "
     return "none; the run is not a full one. "
 
 
@@ -299,7 +309,8 @@ def _verify(options) -> int:
     ):
         if isinstance(outcome, Exception):
             failed[name] = outcome
-        else:
+            continue
+        with _beside_the_bars():
             print(f"{name}: ", end="")
             agree &= _agreement(*outcome)
     return _report_failures(failed, names) or int(not agree)

@@ -103,13 +103,19 @@ def small(monkeypatch):
     monkeypatch.setattr(experiments, "_registry", lambda: dict(sorted(declared.items())))
 
 
-def test_all_in_one_run_and_what_failed_is_told_at_the_end(capsys, small, own_folder):
+def test_all_in_one_run_and_what_failed_is_told_at_the_end(
+    capsys, small, own_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     code, out, err = bn(capsys, "run", "--all", "--workers", "1")
     assert code == 1
     for name in ("curved", "single"):
         assert f"{name}: holds: . Written to {own_folder / name}.json\n" in out
     assert "in broken" in err  # the traceback
     assert err.endswith("bn: broken: ZeroDivisionError: power cut (batch_norm=True, seed=0)\n")
+
+    _, out, _ = bn(capsys, "run", "curved", "--workers", "1", "--seeds", "1", "--folder", "else")
+    assert "Verdict: holds:  (without the seeds 0 of a full run)." in out
 
     code, out, err = bn(capsys, "verify", "--all", "--folder", str(own_folder), "--workers", "1")
     assert (code, out.count("reproduced, bit for bit.")) == (0, 2)

@@ -651,7 +651,7 @@ def _each(work, workers, dask, progress):
     left, failed = Counter(job for job, *_ in todo), set()
     for job in work:
         job.folder.mkdir(parents=True, exist_ok=True)
-    with _progress(work, progress):
+    with _progress(work, progress) as look:
         yield from ((job, None) for job in work if not left[job])
         tasks = ((n, *task) for n, task in enumerate(todo) if task[0] not in failed)
         for number, outcome in _parallel(tasks, min(workers, len(todo)), dask):
@@ -667,6 +667,7 @@ def _each(work, workers, dask, progress):
                 checkpoint.write(job.path(*unit), json.dumps(outcome))
             left[job] -= 1
             if not left[job] and job not in failed:
+                look()  # so that its bar is full and closed
                 yield job, None
 
 
@@ -781,10 +782,10 @@ def _progress(work, show: bool):
     """Show the epochs done and the time left, by looking at the files that the workers leave.
 
     One bar for each experiment, from its first epoch on; with several, one for all, in which an
-    epoch counts as much as it costs.
+    epoch counts as much as it costs. Yields a function that looks at once.
     """
     if not show or not work:
-        yield
+        yield lambda: None
         return
     from tqdm.auto import tqdm
 
@@ -811,24 +812,24 @@ def _progress(work, show: bool):
         return sum(job.seconds * n for job, n in epochs.items())
 
     def look():
-        for job in work:
-            now = sum(done(job))
-            if job not in bars and (now > counts[job] or len(work) == 1):
-                bars[job] = bar(totals[job], now, job.experiment.name, unit="epoch")
-            if job in bars:
-                bars[job].update(now - bars[job].n)
-                if now == totals[job]:
-                    bars[job].close()
-            counts[job] = now
-        if everything is not None:
-            everything.update(cost(counts) - everything.n)
+        with lock:
+            for job in work:
+                now = sum(done(job))
+                if job not in bars and (now > counts[job] or len(work) == 1):
+                    bars[job] = bar(totals[job], now, job.experiment.name, unit="epoch")
+                if job in bars:
+                    bars[job].update(now - bars[job].n)
+                    if now == totals[job]:
+                        bars[job].close()
+                counts[job] = now
+            if everything is not None:
+                everything.update(cost(counts) - everything.n)
 
-    everything = None
+    lock, stop, everything = threading.Lock(), threading.Event(), None
     if len(work) > 1:
         everything = bar(cost(totals), cost(counts), "all", smoothing=0,
                          bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}")  # fmt: skip
     look()
-    stop = threading.Event()
 
     def watch():
         while not stop.wait(0.5):
@@ -837,7 +838,7 @@ def _progress(work, show: bool):
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield
+        yield look
     finally:
         stop.set()
         watcher.join()
