@@ -208,6 +208,9 @@ def test_what_the_page_says_of_the_ghost_batches(chapter):
     assert looser[32].mean < 0
     assert gain[256].low > 0
     assert gain[256].mean > smaller[best].mean
+    assert paired(record, "train_loss", a=chapter["arm"]("none"), b=chapter["arm"](256)).low > 0
+    large = ("none", *(m for m in regularization.GHOSTS if m >= 8))
+    assert {regularization.best_rate(record, m) for m in large} == {0.5}
 
 
 def test_what_the_page_says_of_the_noise_switched_off(chapter):
