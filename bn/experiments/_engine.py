@@ -311,10 +311,10 @@ def status(experiment: Experiment, folder: str | os.PathLike | None = None) -> d
     Returns
     -------
     dict
-        Of the record that `bn` ships: ``seeds`` (empty without one) and ``changed``, what is not
-        as it was when it was made (:func:`bn.experiments.circumstances`). Of a full run by the present code:
-        ``units``, how many are finished, and ``of`` how many. ``seconds`` of one core are left
-        until all seeds of the declaration are recorded by the present code.
+        Of the record that `bn` ships: ``seeds`` (empty without one) and ``changed``, whether code
+        or configuration are no longer those that made it, in words. Of a full run by the present
+        code: ``units``, how many are finished, and ``of`` how many. ``seconds`` of one core are
+        left until all seeds of the declaration are recorded by the present code.
 
     Raises
     ------
@@ -325,7 +325,7 @@ def status(experiment: Experiment, folder: str | os.PathLike | None = None) -> d
         record = results.load(experiment.name)
     except results.RecordError:
         record = {"seeds": []}
-    changed = circumstances(experiment, record) if record["seeds"] else []
+    changed = _outdated(experiment, record) if record["seeds"] else []
     if experiment.data == "mnist" and data.missing():
         raise data.DataError("MNIST is not here. Get it with: bn data")
     _, job = _plan(experiment, False, user_folder() if folder is None else Path(folder))
@@ -382,8 +382,14 @@ def verify(experiment: Experiment, **options) -> tuple[list[dict], list[str]]:
 
     Raises
     ------
-    ExperimentError, UnitError, bn.data.DataError, bn.results.RecordError
-        It cannot be compared: no record, no such seed, no data, or a training failed.
+    ExperimentError
+        The record has no such seed.
+    UnitError
+        A training failed.
+    bn.data.DataError
+        The data cannot be had.
+    bn.results.RecordError
+        There is no record.
     """
     ((_, outcome),) = verify_many([experiment], **options)
     if isinstance(outcome, Exception):
@@ -489,18 +495,24 @@ def _differences(record: dict, job: _Job, units: list) -> list[dict]:
 
 def circumstances(experiment: Experiment, record: dict) -> list[str]:
     """Say what is not as it was when a record was made."""
-    changed = []
-    codes = [record["code"], *(note["code"] for note in record["verified"])]
-    if code_hash(experiment) not in codes:
-        changed.append("the code that determines the numbers has changed")
-    if experiment.config != record["config"]:
-        changed.append(f"the configuration was {record['config']}, is {experiment.config}")
+    changed = _outdated(experiment, record)
     for place, now in (("versions", versions()), ("hardware", hardware())):
         changed += [
             f"{key} was {then}, is {now.get(key)}"
             for key, then in record[place].items()
             if now.get(key) != then
         ]
+    return changed
+
+
+def _outdated(experiment: Experiment, record: dict) -> list[str]:
+    """Say what a declaration has changed in since a record was made."""
+    changed = []
+    codes = [record["code"], *(note["code"] for note in record["verified"])]
+    if code_hash(experiment) not in codes:
+        changed.append("the code that determines the numbers has changed")
+    if experiment.config != record["config"]:
+        changed.append(f"the configuration was {record['config']}, is {experiment.config}")
     return changed
 
 
