@@ -119,9 +119,9 @@ def test_all_in_one_run_and_what_failed_is_told_at_the_end(
 
     code, out, err = bn(capsys, "verify", "--all", "--folder", str(own_folder), "--workers", "1")
     assert (code, out.count("reproduced, bit for bit.")) == (0, 2)
-    code, _, err = bn(capsys, "verify", "curved", "broken", "--folder", str(own_folder))
+    code, _, err = bn(capsys, "verify", "broken", "--folder", str(own_folder), "--workers", "1")
     assert code == 1
-    assert "bn: broken: There is no record" in err
+    assert err.startswith("bn: There is no record")
 
 
 def test_status_says_what_is_left(capsys, small, own_folder, tmp_path, monkeypatch):

@@ -429,7 +429,7 @@ def test_status_counts_what_is_done_and_what_is_left(tmp_path, monkeypatch):
     elsewhere = {**go(tmp_path), "hardware": {"processor": "another"}}  # that is no reason
     results.save(elsewhere, tmp_path / "shipped" / "counting.json")
     assert _engine.status(e, tmp_path / "elsewhere")["seconds"] == 0
-    results.save({**record, "code": "old"}, tmp_path / "shipped" / "counting.json")
+    results.save({**elsewhere, "code": "old"}, tmp_path / "shipped" / "counting.json")
     assert _engine.status(e, tmp_path / "elsewhere")["seconds"] == 120
     changed = _engine.status(declare(config={"epochs": 4}), tmp_path)
     assert "the configuration was" in " ".join(changed["changed"])
