@@ -204,12 +204,17 @@ def verdict_largest(record):
     """Apply the criterion."""
     gaps = [interval(octaves(record, **setup)) for setup in setups(record)]
     tests = [gap.low > 0 for gap in gaps]
-    factors = [2**gap.mean for gap in gaps]
+    both = [
+        np.isfinite([final(record, "largest", batch_norm=b, **setup) for b in (True, False)]).all()
+        for setup in setups(record)
+    ]
+    factors = [2**gap.mean for gap, found in zip(gaps, both, strict=True) if found]
+    by = f"{min(factors):.2g} to {max(factors):.2g}" if factors else "an unknown number"
     return Verdict.of(
         tests,
         f"in {sum(tests)} of {len(tests)} setups the largest rate that trains is larger with batch "
-        f"norm, by a factor of {min(factors):.2g} to {max(factors):.2g} in the geometric mean; "
-        f"{len(record['seeds'])} seeds",
+        f"norm; where every seed of both arms has one, by a factor of {by} in the geometric mean "
+        f"({len(both) - sum(both)} of the setups lack one); {len(record['seeds'])} seeds",
     )
 
 

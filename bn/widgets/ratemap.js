@@ -3,7 +3,7 @@ import { cell, learn, shade } from "./ratemap_maths.js";
 
 const ARMS = ["without", "with"], NAMES = { relu: "ReLU", sigmoid: "sigmoid" };
 const BOX = { without: [62, 262, 36, 198], with: [276, 476, 36, 198] }; // left, right, top, bottom
-const LEFT = 62, RIGHT = 476, TOP = 316, FLOOR = 452, LEAST = 0.02, MOST = 10; // the curves
+const LEFT = 62, RIGHT = 464, TOP = 316, FLOOR = 452, LEAST = 0.02, MOST = 10; // the curves
 
 function render({ model, el, signal }) {
   const f = frame({ model, el, signal, title: "Learning rate and initial scale", height: 512, role: "group" });
