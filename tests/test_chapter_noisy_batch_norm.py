@@ -171,7 +171,8 @@ def test_by_gradients_the_order_is_another_one():
         assert interval(mean["sigmoid", name] - mean["sigmoid", "plain"]).low > 0.3
     gap = interval(mean["relu", "norm"] - mean["relu", "plain"])
     assert gap.low < 0 < gap.high  # "in the deep ReLU network we cannot tell"
-    assert interval(mean["relu", "held"] - mean["relu", "plain"]).high < 0
+    relu = [mean["relu", name].mean() for name in ("plain", "norm", "held", "fresh")]
+    assert max(relu) < 1.6 * min(relu)  # "all lie close together"
     assert interval(mean["relu", "fresh"] - mean["relu", "plain"]).low > 0
 
 

@@ -199,14 +199,15 @@ def verdict(record):
             final_loss(record, network=network, lr=lr, **arm).mean() for arm in (PLAIN, NORM, NOISY)
         )
         gap, best = found["plain"], found["best"]
-        reasons.append(
-            f"{network} network: in a step, noisy batch norm's distributions move "
+        reasons += [
+            f"{network} network, one step: noisy batch norm's distributions move "
             f"{np.exp(found['moved'].mean):.3g} times as far as those without batch norm, "
-            f"{np.exp(found['shift'].mean):.3g} times in units of their spread; final training loss {norm:.3f} "
-            f"with batch norm, {noisy:.3f} noisy, {plain:.3f} without; noisy minus without "
-            f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] at one rate, {best.mean:+.3f} "
-            f"[{best.low:+.3f}, {best.high:+.3f}] at the better of two rates each"
-        )
+            f"{np.exp(found['shift'].mean):.3g} times in units of their spread",
+            f"{network} network, final training loss: {norm:.3f} with batch norm, {noisy:.3f} noisy, "
+            f"{plain:.3f} without, and noisy minus without {gap.mean:+.3f} [{gap.low:+.3f}, "
+            f"{gap.high:+.3f}] at one rate, {best.mean:+.3f} [{best.low:+.3f}, {best.high:+.3f}] "
+            "at the better of two rates each",
+        ]
     return Verdict.of(tests, "; ".join(reasons) + f" ({len(record['seeds'])} seeds)")
 
 
