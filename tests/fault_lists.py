@@ -368,6 +368,33 @@ RATES = [
     ('bn/experiments/learning_rate.py', 'np.log2(with_ / without)', 'np.log2(without / with_)', 'without over with'),
 ]
 
+NOISE = [
+    ('bn/batchnoise.py', 'return var / m * _left_over(m, n)', 'return var / m', 'batches drawn without replacement vary as if drawn with'),
+    ('bn/batchnoise.py', '(n - m) / (n - 1)', '(n - m) / n', 'the correction for a finite population divides by n'),
+    ('bn/batchnoise.py', '(kurtosis + 2) / (4 * m)', '(kurtosis + 3) / (4 * m)', 'one too many in the noise of the deviation'),
+    ('bn/batchnoise.py', '1 + skewness * x_hat', '1 - skewness * x_hat', 'the sign of the skewness'),
+    ('bn/batchnoise.py', 'added = p / (1 - p) * (var + mean**2)', 'added = p / (1 - p) * var', 'the shift of dropout without the mean'),
+    ('bn/batchnoise.py', 'weight**2 @ added', 'weight @ added', "the masks' noise goes through weights that are not squared"),
+    ('bn/batchnoise.py', '(x_hat**4).mean(axis=0) - 3', '(x_hat**4).mean(axis=0)', 'the kurtosis of a normal distribution is 3'),
+]
+
+GHOST = [
+    ('bn/ghost.py', 'x.reshape(self.ghost, -1), mean', 'x.reshape(self.ghost, parts, -1).flatten(1).roll(1, 1), mean', "each ghost batch gets its neighbour's values"),
+    ('bn/ghost.py', 'self.running_var.copy_(var.view(parts, -1).mean(0))', 'self.running_var.copy_(var.view(parts, -1)[0])', 'the running variance follows one ghost batch'),
+    ('bn/ghost.py', 'return torch.addcmul(self.bias, x_hat.view_as(x), self.weight)', 'return x_hat.view_as(x) * self.weight', 'beta is left out'),
+    ('bn/ghost.py', 'seen if self.gradient else seen.detach()', 'seen.detach()', 'statistics are always constants'),
+    ('bn/ghost.py', 'seen = x[-self.reference :]', 'seen = x[: self.reference]', 'the first rows are the reference'),
+    ('bn/ghost.py', 'unbiased = var * (self.reference / (self.reference - 1))', 'unbiased = var', 'the running variance of a reference is biased'),
+    ('bn/ghost.py', '        if not kind:\n            _settle(twin, images)\n', '', 'the statistics of the data are those stored'),
+    ('bn/ghost.py', '(place == "last" and i == depth)', '(place == "last" and i == 1)', 'the last place is the first'),
+    ('bn/ghost.py', 'torch.manual_seed(int(rng.integers(2**32)))', 'pass', "masks come from the caller's generator"),
+    ('bn/ghost.py', '[:batch_size], labels[batch]', '[-batch_size:], labels[batch]', 'the loss sees the reference'),
+    ('bn/ghost.py', 'noisy[name].var(0, correction=0) / var', 'var / noisy[name].var(0, correction=0)', 'evaluation over training'),
+    ('bn/ghost.py', 'layer.training = isinstance(layer, nn.BatchNorm1d)', 'layer.training = True', 'the statistics of the data see dropout'),
+    ('bn/ghost.py', '            layer.momentum = 1.0\n', '            pass\n', 'the statistics of the data move by a tenth'),
+    ('bn/ghost.py', 'rng = np.random.default_rng((seed, number))', 'rng = np.random.default_rng((seed, number - start))', 'the order depends on where the call began'),
+]
+
 # each list with the tests that are to see its faults
 ALL = [
     (FUNCTIONAL, ["tests/test_family.py", "tests/test_functional.py"]),
@@ -380,4 +407,6 @@ ALL = [
     (SHIFT, ["tests/test_shift.py"]),
     (BATCHED, ["tests/test_batched.py"]),
     (RATES, ["tests/test_learning_rate.py", "-k", "not records and not quick"]),
+    (NOISE, ["tests/test_batchnoise.py"]),
+    (GHOST, ["tests/test_ghost.py"]),
 ]
