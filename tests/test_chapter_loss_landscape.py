@@ -198,6 +198,21 @@ def test_the_slices_at_the_first_stop_and_the_last():
     assert abs(centre[:, n // 2, n // 2] - np.log(10)).max() < 0.2  # guessing
 
 
+def test_halfway_to_the_edge_no_difference_can_be_told():
+    record = bn.results.load("loss_slices")
+    ticks = np.linspace(-1, 1, record["config"]["points"])
+    square = np.isclose(np.maximum.outer(abs(ticks), abs(ticks)), 0.5)
+    found = []
+    for batch_norm in (True, False):
+        last = curves(record, "slices", batch_norm=batch_norm)[:, 0, -1]
+        last = last.reshape(-1, *square.shape)
+        found.append(last[:, square].mean(axis=1) - last[:, len(ticks) // 2, len(ticks) // 2])
+    gap = interval(found[0] - found[1])
+    assert gap.low < 0 < gap.high
+    chapter = NOTEBOOK.run("setup", "slice-record", known={"slices": record})
+    assert chapter["halfway_gap"][:3] == pytest.approx(gap[:3])
+
+
 # ------------------------------------------------------------------ the deep linear network
 
 
