@@ -191,8 +191,11 @@ def test_at_the_same_weights_the_relu_network_is_smoother_with_the_layer():
 
 def test_the_slices_at_the_first_stop_and_the_last():
     record = bn.results.load("loss_slices")
-    with_, without = rise(record, True), rise(record, False)
-    assert with_.shape == (len(record["seeds"]), len(record["config"]["stops"]))
+    for batch_norm in (True, False):
+        shape = (len(record["seeds"]), len(record["config"]["stops"]))
+        assert rise(record, batch_norm).shape == shape
+    assert (rise(record, True)[:, 2] > rise(record, False)[:, 2]).all()  # "the other way round"
+    assert (rise(record, True)[:, -1] < rise(record, False)[:, -1]).all()
     n = record["config"]["points"]
     centre = curves(record, "slices", batch_norm=False)[:, 0, 0].reshape(-1, n, n)
     assert abs(centre[:, n // 2, n // 2] - np.log(10)).max() < 0.2  # guessing

@@ -92,12 +92,14 @@ def test_the_running_statistics_do_not_enter():
 
 
 def test_after_an_error_too_all_is_as_it_was():
-    model, (x, _) = small(), batch()
-    before = state(model)
-    with pytest.raises(RuntimeError, match="bang"), landscape.untouched(model):
-        model(x)
+    def fail(output, labels):
         model.linear1.weight.data += 1
         raise RuntimeError("bang")
+
+    model, (x, y) = small(), batch()
+    before = state(model)
+    with pytest.raises(RuntimeError, match="bang"):
+        landscape.probe(model, x, y, 0.1, [1], fail)
     assert same(before, state(model))
 
 
