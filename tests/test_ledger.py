@@ -39,6 +39,7 @@ def test_a_claim_has_a_record_a_verdict_and_a_chapter(name):
     word = experiment.verdict(results.load(name)).word
     assert f"**{ledger.SIGNS[word][0]} {word}**" in card
     assert f"../bn/results/{name}.json" in card
+    assert "so far without" not in card
     listed = {
         chapter["file"]
         for part in yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))["parts"]
@@ -122,9 +123,9 @@ def test_a_verdict_is_what_the_criterion_makes_of_the_record(made_up):
     assert "**◐ holds with a caveat**" in card["some"]
     assert "**✕ did not reproduce here**" in card["none_of_it"]
     assert "**… not yet recorded**" in card["not_run"]
+    assert "6 runs with seeds 0 to 2, so far without seeds 3 to 4." in card["all"]
     assert "Measured" not in card["not_run"]
     assert "bn run" not in card["not_run"]
-    assert "6 runs with seeds 0 to 2" in card["all"]
     assert "**2 hold**, **1 holds with a caveat** and **1 did not" in before
     assert "Not yet recorded: 1." in before
     made_up["all"] = [False]

@@ -206,6 +206,8 @@ def _card(experiment, word, verdict, record, sources) -> str:
             f", *recorded in* [{name}.json](../bn/results/{name}.json), "
             f"{len(record['units'])} runs with {_seeds(record['seeds'])}"
         )
+        if absent := sorted({*experiment.seeds} - {*record["seeds"]}):
+            lines[-1] += f", so far without {_seeds(absent)}"
     lines[-1] += "."
     if record:
         lines += ["", "```bash", f"bn verify {name}", f"bn run {name}", "```"]
