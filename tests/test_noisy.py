@@ -143,6 +143,13 @@ def test_a_step_is_plain_gradient_descent_on_the_batches_of_bn_train():
         optimizer.step()
 
 
+def test_a_network_in_evaluation_mode_is_trained_in_training_mode():
+    model = noisy.network((64, 9, 10), batch_norm=True, strength=1).eval()
+    next(noisy.steps(model, bn.data.digits(), batch_size=60, lr=0.1, seed=0))
+    assert model.training
+    assert model.norm1.num_batches_tracked == 1
+
+
 def test_what_is_left_of_a_pass_is_left_out():
     digits = bn.data.digits()
     model = noisy.network((64, 10), batch_norm=False)
