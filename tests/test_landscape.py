@@ -180,15 +180,15 @@ def test_a_summary_keeps_extremes():
 @pytest.mark.parametrize("convolution", [False, True])
 def test_what_a_layer_does_to_the_gradient(convolution):
     torch.manual_seed(2)
-    norm, at = nn.BatchNorm1d(4), (0,)
-    head = nn.Sequential(nn.Linear(4, 3))
-    x = torch.randn(12, 4)
+    norm, at = nn.BatchNorm1d(5), (0,)
+    head = nn.Sequential(nn.Linear(5, 3))
+    x = torch.randn(12, 5)
     if convolution:
-        norm, at, x = nn.BatchNorm2d(4), (0, 2, 3), torch.randn(5, 4, 3, 2)
-        head = nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(24, 3))
+        norm, at, x = nn.BatchNorm2d(5), (0, 2, 3), torch.randn(6, 5, 3, 2)
+        head = nn.Sequential(nn.Tanh(), nn.Flatten(), nn.Linear(30, 3))
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    first = nn.Conv2d(4, 4, 1) if convolution else nn.Linear(4, 4)
+    first = nn.Conv2d(5, 5, 1) if convolution else nn.Linear(5, 5)
     labels = torch.randint(3, (len(x),))
     model = nn.Sequential(first, norm, head)
     found = landscape.layers(model, x, labels)["1"]
@@ -198,9 +198,9 @@ def test_what_a_layer_does_to_the_gradient(convolution):
     y.retain_grad()
     F.cross_entropy(head(y), labels).backward()
     h, g = h.detach().double().numpy(), y.grad.double().numpy()
-    gamma = norm.weight.detach().double().numpy().reshape(1, 4, *[1] * (len(at) - 1))
+    gamma = norm.weight.detach().double().numpy().reshape(1, 5, *[1] * (len(at) - 1))
     dx, _, _ = bn.batch_norm_backward(
-        g, bn.batch_norm(h, gamma.ravel(), np.zeros(4), axis=at, eps=norm.eps)[1]
+        g, bn.batch_norm(h, gamma.ravel(), np.zeros(5), axis=at, eps=norm.eps)[1]
     )
     sigma = np.sqrt(h.var(axis=at, keepdims=True) + norm.eps)
     scale = (abs(gamma) / sigma).ravel()
