@@ -305,6 +305,16 @@ def test_what_cannot_begin_is_told_and_the_others_run(tmp_path, monkeypatch):
     assert outcomes["counting"]["seeds"] == [0, 1]
 
 
+def test_a_damaged_unit_of_one_costs_the_others_nothing(tmp_path):
+    go(tmp_path)
+    unit = next(tmp_path.rglob("*seed=1.json"))
+    unit.write_text(unit.read_text()[:50])
+    for seeds in ([0], [1]):  # when the record is made, and when the unit is due
+        outcomes = dict(go_many(tmp_path, declare(), declare(name="other"), seeds=seeds))
+        assert "damaged: delete it" in str(outcomes["counting"])
+        assert outcomes["other"]["seeds"] == list(range(seeds[0] + 1))
+
+
 def test_a_full_disk_stops_all_and_the_next_run_ends_with_the_same(tmp_path, monkeypatch):
     both = declare(), declare(name="other", seeds=(5,), core_minutes=0.1)
     whole = dict(go_many(tmp_path / "whole", *both))

@@ -271,7 +271,10 @@ def run_many(
         for job, error in _each(work, workers, dask, progress):
             if error is None:
                 name = f"{job.experiment.name}.quick" if quick else job.experiment.name
-                results.save(_record(identities[job], job), folder / f"{name}.json")
+                try:
+                    results.save(_record(identities[job], job), folder / f"{name}.json")
+                except ExperimentError as damaged:
+                    error = damaged
                 locks[job].close()
             yield job.experiment, error or results.load(name, folder)
 
