@@ -395,6 +395,41 @@ GHOST = [
     ('bn/ghost.py', 'rng = np.random.default_rng((seed, number))', 'rng = np.random.default_rng((seed, number - start))', 'the order depends on where the call began'),
 ]
 
+LANDSCAPE = [
+    ('bn/landscape.py', '        model.load_state_dict(state)\n', '        pass\n', 'the weights and the running statistics stay where the walk went'),
+    ('bn/landscape.py', '            module.training = mode', '            pass', 'the modes stay in training'),
+    ('bn/landscape.py', '    model.train()\n    try:', '    try:', 'measured in whatever mode the network is'),
+    ('bn/landscape.py', 'p.copy_(p0 - factor * lr * g)', 'p.copy_(p0 + factor * lr * g)', 'the walk climbs'),
+    ('bn/landscape.py', 'p.copy_(p0 - factor * lr * g)', 'p.copy_(p - factor * lr * g)', 'each step starts where the last one ended'),
+    ('bn/landscape.py', 'float(np.max(slopes))', 'float(np.max(changes) / (max(factors) * lr * length))', 'β is the largest change over the largest distance'),
+    ('bn/landscape.py', '_norm([p for p in home if p.dim() > 1])', '_norm(home)', '‖W‖ takes in biases, γ and β'),
+    ('bn/landscape.py', 'x.var(1, correction=0) + module.eps)', 'x.var(1) + module.eps)', 'σ is the unbiased one'),
+    ('bn/landscape.py', '(along > 0)', '(along < 0)', 'the share of scales that grow'),
+    ('bn/landscape.py', '- module.bias.detach().double()[:, None]', '* 1.0', 'β goes into γ ∂L/∂γ'),
+    ('bn/landscape.py', 'norm.bias.copy_(x.mean(0))', 'pass', 'the inserted layer shifts by 0'),
+    ('bn/landscape.py', '        layer = copy.deepcopy(layer)\n', '        pass\n', 'the inserted network shares the weights'),
+    ('bn/landscape.py', '.norm(\n                    dim=1, keepdim=True\n                )', '.norm()', 'a direction as long as the matrix, not row by row'),
+    ('bn/landscape.py', 'p.copy_(p0 + s * a + t * b)', 'p.copy_(p0 + t * a + s * b)', 'the axes of the slice are swapped'),
+    ('bn/landscape.py', '(place + 1) * batch_size]', '(place + 1) * batch_size - 1]', 'the last example of a batch is left out'),
+    ('bn/landscape.py', 'default_rng((seed, epoch))', 'default_rng((seed, 0))', 'every epoch has the same order'),
+    ('bn/landscape.py', 'if batch_norm and i < depth:', 'if batch_norm:', 'batch norm behind the last matrix too'),
+    ('bn/landscape.py', '                p -= lr * g  # now', '                p -= 0 * g  # now', 'nothing in front moves'),
+    ('bn/landscape.py', 'norm / a.norm(), a @ b', 'norm / b.norm(), a @ b', 'relative to the gradient after'),
+    ('bn/landscape.py', '"high": max(walk["losses"])', '"high": walk["losses"][-1]', 'the highest loss is the last'),
+    ('bn/landscape.py', '            nn.init.zeros_(layer.bias)\n', '            pass\n', 'random biases'),
+]
+
+WALKS = [
+    ('bn/experiments/loss_landscape.py', 'np.nanmedian(logs, axis=1)', 'np.median(logs, axis=1)', 'a stop without a number spoils the verdict'),
+    ('bn/experiments/loss_landscape.py', 'all(found.high < 0 for found in row.values()) for _, row in results],\n        f"with batch', 'any(found.high < 0 for found in row.values()) for _, row in results],\n        f"with batch', 'one measure is enough'),
+    ('bn/experiments/loss_landscape.py', 'walks["beta"] * walks["weights"] ** 2', 'walks["beta"] * walks["weights"]', '‖W‖ once'),
+    ('bn/experiments/loss_landscape.py', 'edge[1:-1, 1:-1] = False', 'pass', 'the edge is the whole slice'),
+    ('bn/experiments/loss_landscape.py', 'plain.low > 0.9', 'plain.low > -0.9', 'a falling cosine passes'),
+    ('bn/experiments/loss_landscape.py', '(("plain", model), ("inserted", landscape.insert(model, images)))', '(("inserted", model), ("plain", landscape.insert(model, images)))', 'plain and inserted are exchanged'),
+    ('bn/experiments/loss_landscape.py', 'x[:, -1], x[:, 0])', 'x[:, -1], x[:, -1])', 'a run that diverged has no last loss'),
+    ('bn/experiments/loss_landscape.py', 'pair = landscape.directions(model, seed)', 'pair = landscape.directions(model, seed); ticks = ticks + 0.1', 'the slice is not centred'),
+]
+
 # each list with the tests that are to see its faults
 ALL = [
     (FUNCTIONAL, ["tests/test_family.py", "tests/test_functional.py"]),
@@ -409,4 +444,6 @@ ALL = [
     (RATES, ["tests/test_learning_rate.py", "-k", "not records and not quick"]),
     (NOISE, ["tests/test_batchnoise.py"]),
     (GHOST, ["tests/test_ghost.py"]),
+    (LANDSCAPE, ["tests/test_landscape.py"]),
+    (WALKS, ["tests/test_loss_landscape.py", "-k", "not whole and not found_again"]),
 ]
