@@ -430,6 +430,39 @@ WALKS = [
     ('bn/experiments/loss_landscape.py', 'pair = landscape.directions(model, seed)', 'pair = landscape.directions(model, seed); ticks = ticks + 0.1', 'the slice is not centred'),
 ]
 
+NOISY = [
+    ('bn/noisy.py', 'uniform_(1, 1 + SCALE * self.strength)', 'uniform_(1 - SCALE * self.strength, 1 + SCALE * self.strength)', 'the mean scale lies around 1'),
+    ('bn/noisy.py', 'uniform_(-SHIFT * self.strength, SHIFT * self.strength)', 'uniform_(0, SHIFT * self.strength)', 'units are shifted up only'),
+    ('bn/noisy.py', 'uniform_(-SHIFT * self.strength, SHIFT * self.strength)', 'normal_(0, SHIFT * self.strength)', 'a normal shift for a uniform one'),
+    ('bn/noisy.py', '.normal_(0, reach)', '.normal_(0, reach**0.5)', 'the spread of the scale is taken for a variance'),
+    ('bn/noisy.py', '.uniform_(-reach, reach)', '.uniform_(0, reach)', 'the jitter of the shift is one-sided'),
+    ('bn/noisy.py', '.normal_(0, reach)', '.uniform_(-reach * 3**0.5, reach * 3**0.5)', 'a uniform scale for a normal one'),
+    ('bn/noisy.py', '        reach = JITTER * self.strength\n', '        reach = JITTER\n', 'the jitter does not grow with the strength'),
+    ('bn/noisy.py', 'self.units, *[1] * (a.dim() - 2)', '*[1] * (a.dim() - 2), self.units', 'columns of an image are shifted instead of channels'),
+    ('bn/noisy.py', 'torch.addcmul(shift, scale, a)', 'scale * (a + shift)', 'the shift is scaled too'),
+    ('bn/noisy.py', 'if not self.training or self.strength == 0:', 'if self.strength == 0:', 'noise in evaluation mode'),
+    ('bn/noisy.py', '(self.scale, self.shift) if self.steady else self._unit(a)', 'self._unit(a)', 'steady noise moves'),
+    ('bn/noisy.py', '            nn.init.zeros_(layer.bias)\n', '', 'biases start at random'),
+    ('bn/noisy.py', 'nn.init.xavier_normal_', 'nn.init.kaiming_normal_', 'He for Glorot'),
+    ('bn/noisy.py', 'default_rng((seed, epoch))', 'default_rng((epoch, seed))', 'other batches than those of train'),
+    ('bn/noisy.py', 'order[: len(x) // batch_size * batch_size]', 'order', 'a small last batch'),
+    ('bn/noisy.py', 'model.train()(images)', 'model(images)', 'a model in evaluation mode is trained there'),
+    ('bn/noisy.py', 'parameter.sub_(gradient, alpha=lr)', 'parameter.sub_(gradient, alpha=lr / len(batch))', 'the gradient is divided by the batch twice'),
+    ('bn/noisy.py', '    model.eval()\n    for norm in norms:', '    for norm in norms:', 'statistics are recollected with noise'),
+    ('bn/noisy.py', '        norm.reset_running_stats()\n', '', 'the old statistics stay in the mean'),
+    ('bn/noisy.py', '        norm.momentum = momentum\n', '        pass\n', 'the momentum is not put back'),
+    ('bn/noisy.py', '    model.train(training)\n', '', 'the model stays in evaluation mode'),
+    ('bn/noisy.py', 'abs(np.sort(before, axis=0) - np.sort(after, axis=0)).mean()', 'abs(before - after).mean()', 'examples are compared, not distributions'),
+    ('bn/noisy.py', 'abs(np.sort(before, axis=0) - np.sort(after, axis=0)).mean()', 'abs(before.mean(0) - after.mean(0)).mean()', 'only the means are compared'),
+    ('bn/noisy.py', '(before.var(axis=0) + after.var(axis=0)) / 2', 'before.var(axis=0)', 'the spread before only'),
+    ('bn/experiments/noisy_batch_norm.py', 'torch.manual_seed(0)  # always', 'pass  # always', 'held noise is fresh'),
+    ('bn/experiments/noisy_batch_norm.py', 'next(seeds) if fresh else 0', '0', 'fresh noise is held'),
+    ('bn/experiments/noisy_batch_norm.py', '        handle.remove()\n', '', 'the training keeps the reseeding'),
+    ('bn/experiments/noisy_batch_norm.py', 'found["cost"].high < 0', 'found["cost"].low < 0', 'the wrong end of the interval'),
+    ('bn/experiments/noisy_batch_norm.py', 'noisy - norm - (plain - norm) / 4', 'noisy - norm', 'the criterion without its quarter'),
+    ('bn/experiments/noisy_batch_norm.py', 'for arm in (NOISY, PLAIN)]\n        for name', 'for arm in (PLAIN, NOISY)]\n        for name', 'the distances the wrong way round'),
+]
+
 # each list with the tests that are to see its faults
 ALL = [
     (FUNCTIONAL, ["tests/test_family.py", "tests/test_functional.py"]),
@@ -446,4 +479,5 @@ ALL = [
     (GHOST, ["tests/test_ghost.py"]),
     (LANDSCAPE, ["tests/test_landscape.py"]),
     (WALKS, ["tests/test_loss_landscape.py", "-k", "not whole and not found_again"]),
+    (NOISY, ["tests/test_noisy.py"]),
 ]
