@@ -141,6 +141,8 @@ def test_the_verdict_on_dropout_hangs_on_its_three_tests():
     def repaired(params, row):
         if params["place"] == "before":
             row["test_accuracy"] = row["test_accuracy_stored"] + 0.01
+        elif params["norm"] == 256 and params["dropout"] == 0.5:
+            row["test_accuracy_stored"] -= 0.1
 
     def friendly(params, row):
         if params["norm"] == 256 and params["dropout"] == 0.5:
@@ -217,7 +219,7 @@ def test_what_the_page_says_of_the_noise_switched_off(chapter):
     rest, noise, cut = (chapter[name] for name in ("rest", "noise_of", "cut"))
     assert rest.low > 0
     assert chapter["whole_gain"].mean > 0
-    assert all(gap.mean < rest.mean for gap in noise.values())
+    assert all(gap.low > 0 and gap.mean < rest.mean for gap in noise.values())
     assert cut.high < -0.01
 
 
@@ -228,16 +230,19 @@ def test_what_the_page_says_of_dropout(chapter):
         assert train == pytest.approx(predicted, rel=0.02)
     assert shift_of("before", "norm2", "train").high < 1
     assert all(shift_of("before", f"norm{i}", "stored").low > 1 for i in (1, 2, 3))
-    assert chapter["joint"][0.5].high < 0
+    key, both = chapter["key"], chapter["both"]
+    for p, gap in chapter["joint"].items():  # one seed decides how wide the interval is
+        assert gap.low < 0 < gap.high
+        accuracy = final(both, "test_accuracy_stored", **key[f"dropout {p}"])
+        assert np.sum(accuracy < np.median(accuracy) - 0.04) == 1
+        assert np.median(gap.differences) < 0
     accuracy, cost = repair("both, 0.5 before"), change("both, 0.5 before", "batch norm")
     assert abs(accuracy.mean) < 0.25 * abs(cost.mean)
     assert repair("both, 0.5 before", "test_loss").low > 0
-    best = change("both, 0.5 last", "batch norm")
-    assert best.low < 0 < best.high
-    both = chapter["both"]
-    for name in ("dropout 0.2", "dropout 0.5", "both, 0.2", "both, 0.5", "both, 0.5 before"):
-        assert change(name, "batch norm").mean < 0
-    assert len(both["seeds"]) >= 5
+    last = change("both, 0.5 last", "batch norm")
+    assert last.mean > -0.001
+    for name in ("both, 0.2", "both, 0.5", "both, 0.5 before"):
+        assert change(name, "batch norm").high < 0
 
 
 def test_the_verdicts_on_the_page_are_those_of_the_records():
