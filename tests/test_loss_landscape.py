@@ -101,6 +101,18 @@ def test_the_deep_linear_network_fits_a_linear_map():
     np.testing.assert_allclose(still["cosine"], 1, atol=1e-4)  # nothing in front moves
 
 
+def test_the_curvature_is_that_of_the_proposition_and_the_bound_depends_on_gamma():
+    rows = {
+        scale: only(experiments.run_curvature({"cases": 60}, {"scale": scale}, 4, None, None))
+        for scale in (0.5, 1, 8)
+    }
+    assert max(row["error"] for row in rows.values()) < 1e-9
+    assert rows[0.5]["bounded"] > 0.9
+    assert 0.5 < rows[1]["bounded"] < 0.95
+    assert rows[8]["bounded"] == 0
+    assert 0.2 < rows[0.5]["lowered"] < 0.95
+
+
 # -------------------------------------------------------------------------------- the verdicts
 
 
@@ -232,6 +244,24 @@ def test_the_three_statements_on_the_deep_linear_network():
     assert experiments.verdict_deep_linear(partly).word == "holds with a caveat"
 
 
+def bounds(error, share):
+    units = [
+        {"params": {"scale": scale}, "seed": s,
+         "epochs": [{"epoch": 1, "error": error, "bounded": share, "lowered": 0.5}]}
+        for scale in (0.5, 1, 8) for s in (0, 1)
+    ]  # fmt: skip
+    return {"experiment": "curvature_along_gradient", "config": {"cases": 7}, "seeds": [0, 1],
+            "units": units}  # fmt: skip
+
+
+def test_the_theorem_holds_when_identity_and_bound_do():
+    assert experiments.verdict_curvature(bounds(1e-13, 1.0)).word == "holds"
+    caveat = experiments.verdict_curvature(bounds(1e-13, 0.99))
+    assert caveat.word == "holds with a caveat"
+    assert "in 42 random cases" in caveat.reason
+    assert experiments.verdict_curvature(bounds(1e-3, 0.5)).word == "did not reproduce here"
+
+
 def test_training_that_diverged_counts_as_none():
     nan = float("nan")
     record = chains({True: [100, 90], False: [100, nan]}, {True: [0.2, 0.1], False: [0.99, nan]})
@@ -245,7 +275,7 @@ def test_training_that_diverged_counts_as_none():
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("loss_landscape", 10), ("inserted_batch_norm", 10), ("loss_slices", 5),
+    [("curvature_along_gradient", 10), ("loss_landscape", 10), ("inserted_batch_norm", 10), ("loss_slices", 5),
      ("deep_linear_network", 5)],
 )  # fmt: skip
 def test_the_record_is_whole_and_of_this_code(name, seeds):

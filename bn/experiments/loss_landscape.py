@@ -1,6 +1,7 @@
 """Does batch norm make the loss smoother? Walks along the gradient, slices, a deep linear network.
 
-Four experiments after Santurkar et al. (2018). The first compares two networks that train, each
+Five experiments after Santurkar et al. (2018). One tries the theorem on the curvature on random
+cases. Of the others the first compares two networks that train, each
 at its own weights; the second two networks at the same weights, which are the same function; the
 third draws slices; the fourth repeats their deep linear network.
 """
@@ -125,6 +126,43 @@ def run_deep_linear(config, params, seed, data, checkpoint):
         loss(model(x), y).backward()
         optimizer.step()
     yield row
+
+
+def run_curvature(config, params, seed, data, checkpoint):
+    """Try the curvature along ∂L/∂x, as derived and as bounded, on random convex losses."""
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(seed)
+    errors, bounded, lowered = [], [], []
+    for _ in range(config["cases"]):
+        m = int(rng.integers(4, 32))
+        x, g = torch.tensor(rng.normal(size=(2, m)) * rng.uniform(0.1, 3))
+        root = torch.tensor(rng.normal(size=(m, m)) / np.sqrt(m))
+        H, sigma = root @ root.T, x.std(correction=0)
+        gamma, x_hat = params["scale"] * sigma, (x - x.mean()) / sigma
+        linear = g - gamma * H @ x_hat  # so that ∂L/∂y is g
+
+        def loss(x, gamma=gamma, H=H, linear=linear):
+            centred = x - x.mean()
+            y = gamma * centred / torch.sqrt((centred**2).mean())
+            return 0.5 * y @ H @ y + linear @ y
+
+        x.requires_grad_()
+        (d,) = torch.autograd.grad(loss(x), x, create_graph=True)
+        (Hd,) = torch.autograd.grad(d @ d.detach(), x)
+        d = d.detach()
+        last = gamma / (m * sigma**2) * (g @ x_hat) * (d @ d)
+        first, copied = ((gamma / sigma) ** 2 * (v @ H @ v) for v in (d, g))
+        errors.append(abs(Hd @ d - (first - last)) / (first + abs(last)))
+        bounded.append(Hd @ d <= (copied - last) * (1 + 1e-9))
+        lowered.append(last > 0)
+    yield {
+        "epoch": 1,
+        "error": float(max(errors)),
+        "bounded": float(np.mean(bounded)),
+        "lowered": float(np.mean(lowered)),
+    }
 
 
 # ------------------------------------------------------------------------------------- verdicts
@@ -255,10 +293,44 @@ def verdict_deep_linear(record):
     return Verdict.of(tests, "; ".join(told))
 
 
+def verdict_curvature(record):
+    """Apply the criterion."""
+    scales = sorted({unit["params"]["scale"] for unit in record["units"]})
+    error = max(curves(record, "error", scale=scale).max() for scale in scales)
+    shares = {scale: curves(record, "bounded", scale=scale).mean() for scale in scales}
+    return Verdict.of(
+        [error < 1e-9, *(share == 1 for share in shares.values())],
+        f"the identity is off by at most {error:.0e} of its size in "
+        f"{len(record['units']) * record['config']['cases']:,} random cases; the bound with g in "
+        "the place of ∂L/∂x holds in "
+        + ", ".join(f"{share:.0%} of them at γ = {scale:g} σ" for scale, share in shares.items()),
+    )
+
+
 CHAPTER = "evidence/loss_landscape"
 SOURCE = "Santurkar, Tsipras, Ilyas & Mądry (2018)"
 
 EXPERIMENTS = [
+    Experiment(
+        name="curvature_along_gradient",
+        claim="At ε = 0 the second derivatives of L with respect to x, taken along d = ∂L/∂x, give "
+        "(γ²/σ²) dᵀHd − γ⟨g, x̂⟩‖d‖²/(mσ²), where g and H are the derivatives with respect to y; "
+        "and no more than that with gᵀHg in the place of dᵀHd.",
+        source=f"{SOURCE}, theorem 4.2, where the first is an inequality and the second has a "
+        "condition on H",
+        chapter=CHAPTER,
+        run=run_curvature,
+        data=None,
+        config={"epochs": 1, "cases": 100},
+        grid=tuple({"scale": scale} for scale in (0.5, 1, 8)),
+        verdict=verdict_curvature,
+        criterion="In no random case, with a positive definite H, is the identity off by more than "
+        "1e-9 of its size, in float64; and the bound holds in every case, at γ = σ/2, σ and 8σ.",
+        seeds=tuple(range(10)),
+        core_minutes=0.2,
+        code=(),
+        quick={"cases": 5},
+    ),
     Experiment(
         name="loss_landscape",
         claim="With batch norm the loss varies less along the gradient, the gradient changes less, "
