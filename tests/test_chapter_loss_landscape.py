@@ -91,6 +91,9 @@ def test_the_condition_of_the_second_form_is_not_mild():
     assert 0.70 < shares[1] < 0.80  # "about three draws in four"
     assert shares[2] < 0.01  # "almost none"
     assert shares[8] == 0
+    tried = bn.results.load("curvature_along_gradient")
+    assert curves(tried, "bounded", scale=8).max() == 0
+    assert max(curves(tried, "error", scale=scale).max() for scale in (0.5, 1, 8)) < 1e-13
 
 
 # ------------------------------------------------------ what the text says of the records
@@ -98,6 +101,7 @@ def test_the_condition_of_the_second_form_is_not_mild():
 
 def test_the_verdict_words_of_the_page_are_those_of_the_records():
     for name, cells in (
+        ("curvature_along_gradient", ("curvature-sign",)),
         ("loss_landscape", ("record-words", "recap")),
         ("inserted_batch_norm", ("same-words", "recap")),
         ("loss_slices", ("slice-limits",)),

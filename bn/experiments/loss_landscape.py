@@ -303,7 +303,7 @@ def verdict_curvature(record):
         f"the identity is off by at most {error:.0e} of its size in "
         f"{len(record['units']) * record['config']['cases']:,} random cases; the bound with g in "
         "the place of ∂L/∂x holds in "
-        + ", ".join(f"{share:.0%} of them at γ = {scale:g} σ" for scale, share in shares.items()),
+        + ", ".join(f"{share:.1%} of them at γ = {scale:g} σ" for scale, share in shares.items()),
     )
 
 
