@@ -18,7 +18,8 @@ NORM = {"batch_norm": True, "strength": 0, "steady": False}
 NOISY = {"batch_norm": True, "strength": 1, "steady": False}
 SHAKEN = {"batch_norm": False, "strength": 1, "steady": False}
 STRENGTHS = (0, 1, 2, 4, 8)
-RATES = {"sigmoid": (0.5, 2.5), "relu": (0.1, 0.3)}  # the first: the rate of the dose-response
+# Chosen from single runs with another seed. At the first rate the noise comes in all strengths.
+RATES = {"sigmoid": (0.5, 2.5), "relu": (0.1, 0.3)}
 LAST = 4  # windows of 50 steps whose mean is the final training loss
 
 
@@ -254,7 +255,7 @@ EXPERIMENTS = [
         "loss is lower than without batch norm, at the first of two learning rates and with each at "
         "its better one; and at the first rate the noise costs less than a quarter of what batch "
         "norm gains.",
-        seeds=tuple(range(10)),
+        seeds=tuple(range(8)),
         core_minutes=10,
         code=("noisy.py", "shift.py", "train.py"),
         quick={"steps": 200, "looks": [50], "lags": [1, 10], "test_every": 100,
