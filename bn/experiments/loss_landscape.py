@@ -395,7 +395,7 @@ EXPERIMENTS = [
         criterion="After the last stop the mean of the loss on the slice's edge, minus the loss at "
         "its centre, is smaller with batch norm: the 95 % interval of the paired difference is "
         "below zero.",
-        core_minutes=3,
+        core_minutes=2,
         code=CODE,
         quick={"stops": [0], "points": 3},
     ),
