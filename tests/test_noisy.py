@@ -311,6 +311,7 @@ def made_up(noisy_loss=0.3, norm_loss=0.2, plain_loss=1.0, moved=(0.3, 0.1), see
     [
         ({}, "holds"),
         ({"noisy_loss": 0.45}, "holds with a caveat"),  # costs more than a quarter
+        ({"noisy_loss": 0.398}, "holds with a caveat"),  # less, and the interval contains it
         ({"noisy_loss": 1.5}, "holds with a caveat"),  # worse than without
         ({"moved": (0.1, 0.3)}, "holds with a caveat"),  # no less stable than without
         ({"noisy_loss": 1.5, "moved": (0.1, 0.3)}, "did not reproduce here"),
@@ -318,6 +319,12 @@ def made_up(noisy_loss=0.3, norm_loss=0.2, plain_loss=1.0, moved=(0.3, 0.1), see
 )
 def test_the_verdict_follows_the_criterion(how, word):
     assert declared.verdict(made_up(**how)).word == word
+
+
+def test_a_cost_whose_interval_contains_the_quarter_does_not_pass():
+    for network in declared.RATES:
+        cost = declared.comparison(made_up(noisy_loss=0.398), network)["cost"]
+        assert cost.low < 0 < cost.high
 
 
 def test_the_verdicts_numbers_are_the_records():
