@@ -236,7 +236,7 @@ def test_ranges():
         (["run", "digits_mlp", "--seeds", "4294967296"], "2³² − 1"),
         (["run", "digits_mlp", "--workers", "0"], "at least 1"),
         (["run"], "say --all"),
-        (["run", "digits_mlp", "--all"], "not both"),
+        (["verify", "digits_mlp", "--all", "--seeds", "99"], "not both"),
         (["run", "--all", "--quick", "--record"], "leave out --quick"),
         (["verify"], "say --all"),
     ],
