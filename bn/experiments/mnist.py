@@ -38,8 +38,8 @@ def verdict(record):
         [early.high < 0, late.low > 0],
         f"after one epoch the training loss differs by {early.mean:+.3f} "
         f"[{early.low:+.3f}, {early.high:+.3f}]; after {record['config']['epochs']} the test "
-        f"accuracy is {with_:.2%} against {without:.2%}, a difference of {late.mean:+.2%} "
-        f"[{late.low:+.2%}, {late.high:+.2%}] over {len(late.differences)} seeds",
+        f"accuracy is {with_:.2%} against {without:.2%}, a difference of {100 * late.mean:+.2f} "
+        f"points [{100 * late.low:+.2f}, {100 * late.high:+.2f}] over {len(late.differences)} seeds",
     )
 
 

@@ -189,7 +189,7 @@ def _card(experiment, word, verdict, record, sources) -> str:
         "",
         _plain(experiment.claim),
         "",
-        f"*Source:* {cite(experiment.source, sources)}.",
+        f"*Source:* {cite(experiment.source, sources)}.".replace("?.", "?"),
     ]
     if record:
         lines += ["", _measured(verdict.reason)]
