@@ -128,6 +128,9 @@ def test_the_slider_moves_the_cursor_the_bars_and_the_words(shift):
     assert shift.get("mark") == 5
     assert float(cursor.get_attribute("x1")) > float(x)
     assert heap.get_attribute("d") != bars
+    walked = shift.root.locator(".bn-without .bn-line:not(.bn-thin, .bn-hair)").get_attribute("d")
+    end = float(walked.split("L")[-1].split()[0])
+    assert end == pytest.approx(float(cursor.get_attribute("x1")), abs=0.01)
     assert "After 1,000 steps" in status(shift)
     assert shift.root.locator("output").inner_text() == "1,000"
     shift.press("Step", "Home")
