@@ -49,7 +49,8 @@ def test_gamma_and_beta_have_no_scale_before_relu_and_another_batch_norm(seed, c
         return torch.randn(shape, generator=generator, dtype=torch.double)
 
     x, v, target = normal(16, 4), normal(3, 4), normal(16, 3)
-    pair = [normal(4).requires_grad_(), normal(4).requires_grad_()]
+    # |γ| well above |β|, so that no unit is dead for the whole batch
+    pair = [(0.5 + normal(4).abs()).requires_grad_(), (0.1 * normal(4)).requires_grad_()]
 
     def through(gamma, beta, activation):
         h = activation((x - x.mean(0)) / x.std(0, correction=0) * gamma + beta) @ v.T
