@@ -190,7 +190,7 @@ def layers(model: nn.Module, images, labels, loss=F.cross_entropy) -> dict[str, 
     Returns
     -------
     dict
-        For each batch-norm layer under its name, over its units: ``scale``, the median of |γ|/σ;
+        For each batch-norm layer under its name, over its units: ``scale``, the median of ``|γ|/σ``;
         ``kept``, the median of ‖P g‖/‖g‖; ``ratio``, ‖∂L/∂x‖/‖∂L/∂y‖ of the whole layer;
         ``shrinking``, the share of units with γ·∂L/∂γ > 0, whose γ a step of gradient descent
         would make smaller in size. Empty if there is no such layer.

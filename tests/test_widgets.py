@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import traitlets
 from test_widget_landscape import records as landscapes
-from test_widget_ratemap import record as ratemaps
 from test_widget_noisy import record as noises
+from test_widget_ratemap import record as ratemaps
 from test_widget_shift import record as shifts
 from widget_harness import evaluate, mount, page, state_of, widget_browser  # noqa: F401
 
