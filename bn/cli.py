@@ -209,16 +209,13 @@ def _report_failures(failed: dict[str, Exception], names: list[str]) -> int:
 def _status(options) -> None:
     rows, left = [], 0.0
     for name in experiments.names():
-        try:
-            found = experiments.status(name, options.folder)
-        except data.DataError as error:
-            rows.append((name, "?", "?", "?", [str(error)]))
-            continue
+        found = experiments.status(name, options.folder)
         left += found["seconds"]
         record = "none"
         if found["seeds"]:
             record = f"seeds {_ranges(found['seeds'])}{', but' * bool(found['changed'])}"
         run = f"{found['units']} of {found['of']}" if found["units"] else "-"
+        run = "?" if found["units"] is None else run
         needed = _time(found["seconds"]) if found["seconds"] else "-"
         rows.append((name, record, run, needed, found["changed"]))
     head = ("", "record", "run here", "left, on one core", [])
@@ -229,6 +226,8 @@ def _status(options) -> None:
             print(_wrap(note))
     print(f"\nLeft in all: {_time(left)} on one core. Runs in "
           f"{options.folder or experiments.user_folder()}.")  # fmt: skip
+    if any(row[2] == "?" for row in rows):
+        print("?: MNIST is not here, so its runs cannot be told. Get it with: bn data")
 
 
 def _ranges(seeds: list[int]) -> str:

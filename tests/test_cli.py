@@ -143,6 +143,15 @@ def test_status_says_what_is_left(capsys, small, own_folder, tmp_path, monkeypat
     assert "the code that determines the numbers has changed" in out
 
 
+def test_status_says_what_cannot_be_told_without_mnist(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("BN_DATA_DIR", str(tmp_path))
+    code, out, _ = bn(capsys, "status", "--folder", str(tmp_path))
+    assert code == 0
+    (line,) = (line.split() for line in out.splitlines() if line.startswith("mnist_mlp "))
+    assert line == ["mnist_mlp", "seeds", "0-4", "?", "-"]
+    assert "MNIST is not here" in out and "bn data" in out
+
+
 def test_a_figure_over_the_epochs_or_of_the_end(capsys, small, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = ("--folder", str(tmp_path / "runs"))

@@ -316,30 +316,30 @@ def status(experiment: Experiment, folder: str | os.PathLike | None = None) -> d
     dict
         Of the record that `bn` ships: ``seeds`` (empty without one) and ``changed``, whether code
         or configuration are no longer those that made it, in words. Of a full run by the present
-        code: ``units``, how many are finished, and ``of`` how many. ``seconds`` of one core are
-        left until all seeds of the declaration are recorded by the present code.
-
-    Raises
-    ------
-    bn.data.DataError
-        The data are not here, so that runs with them cannot be told from others.
+        code: ``units``, how many are finished, and ``of`` how many; ``units`` is None where the
+        data are not here, without which their runs cannot be told from others. ``seconds`` of one
+        core are left until all seeds of the declaration are recorded by the present code.
     """
     try:
         record = results.load(experiment.name)
     except results.RecordError:
         record = {"seeds": []}
     changed = _outdated(experiment, record) if record["seeds"] else []
+    of = len(experiment.seeds) * len(experiment.grid)
     if experiment.data == "mnist" and data.missing():
-        raise data.DataError("MNIST is not here. Get it with: bn data")
-    _, job = _plan(experiment, False, user_folder() if folder is None else Path(folder))
-    epochs = [_epochs(job.path(p, s)) for s in experiment.seeds for p in experiment.grid]
+        units, seconds = None, 60 * experiment.core_minutes
+    else:
+        _, job = _plan(experiment, False, user_folder() if folder is None else Path(folder))
+        epochs = [_epochs(job.path(p, s)) for s in experiment.seeds for p in experiment.grid]
+        units = sum(n == job.epochs for n in epochs)
+        seconds = job.seconds * sum(job.epochs - n for n in epochs)
     recorded = set(experiment.seeds) <= set(record["seeds"]) and not changed
     return {
         "seeds": record["seeds"],
         "changed": changed,
-        "units": sum(n == job.epochs for n in epochs),
-        "of": len(epochs),
-        "seconds": 0.0 if recorded else job.seconds * sum(job.epochs - n for n in epochs),
+        "units": units,
+        "of": of,
+        "seconds": 0.0 if recorded else seconds,
     }
 
 
