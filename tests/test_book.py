@@ -210,6 +210,15 @@ def test_no_phrase_that_makes_a_reader_feel_small(path):
     assert not found
 
 
+@every_page
+def test_a_row_of_a_table_has_as_many_cells_as_its_head(path):
+    """What is too much is left out of the page without a word."""
+    plain = re.sub(r"<!--.*?-->|`[^`\n]*`|\$[^$\n]*\$", "", markdown(path), flags=re.S)
+    for table in re.findall(r"(?:^\|.*\|[ ]*\n?)+", plain, re.M):
+        rows = table.strip().splitlines()
+        assert {row.count("|") for row in rows} == {rows[0].count("|")}, table
+
+
 # ------------------------------------------------------------------------- links and pages
 
 
