@@ -149,7 +149,8 @@ def test_status_says_what_cannot_be_told_without_mnist(capsys, tmp_path, monkeyp
     assert code == 0
     (line,) = (line.split() for line in out.splitlines() if line.startswith("mnist_mlp "))
     assert line == ["mnist_mlp", "seeds", "0-4", "?", "-"]
-    assert "MNIST is not here" in out and "bn data" in out
+    assert "MNIST is not here" in out
+    assert "bn data" in out
 
 
 def test_a_figure_over_the_epochs_or_of_the_end(capsys, small, tmp_path, monkeypatch):
