@@ -570,6 +570,8 @@ def test_killed_and_resumed_is_the_uninterrupted_record(tmp_path, fresh, blow, w
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
+            # the tests may have been started in the background, where Ctrl-C is not heard
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:

@@ -13,8 +13,12 @@ import shutil
 import time
 from pathlib import Path
 
+import nbformat
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 
 # What a notebook can see besides its own cells.
 PATTERNS = ("bn/**/*", "book/**/*.json", "book/**/*.bib", "requirements.txt")
@@ -45,5 +49,22 @@ def name_folder(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(current)
 
 
+def execute_ahead(app: Sphinx, env: BuildEnvironment, documents: list[str]) -> None:
+    """Execute the notebooks that are to be read and are not in the cache, one on each core."""
+    if app.config.nb_execution_mode != "cache":
+        return
+    executed = get_cache(app.config.nb_execution_cache_path)
+    paths = [path for path in map(env.doc2path, documents) if path.endswith(".ipynb")]
+    for path in paths:
+        try:
+            executed.match_cache_notebook(nbformat.read(path, as_version=4))
+        except KeyError:
+            executed.add_nb_to_project(path)
+    load_executor("local-parallel", executed).run_and_cache(
+        filter_uris=paths, timeout=app.config.nb_execution_timeout
+    )
+
+
 def setup(app: Sphinx) -> None:
     app.connect("config-inited", name_folder)
+    app.connect("env-before-read-docs", execute_ahead)
