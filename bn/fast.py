@@ -55,7 +55,7 @@ def batch_norm(x, gamma, beta, *, axis=0, eps=1e-5, threads=1) -> tuple[np.ndarr
         Added to the variance.
     threads : int
         How many threads share the work, here and in the backward pass. Measure before you raise it: on
-        two cores a second thread took a fifth off the time of a batch of 8192×1024, and nothing off
+        two cores a second thread took a sixth off the time of a batch of 8192×1024, and nothing off
         smaller ones; the smallest took longer.
 
     Returns
