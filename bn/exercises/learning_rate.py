@@ -71,8 +71,13 @@ def _index(rates, losses, bound):
 def _draw_sweep(rng):
     """Losses of a sweep: too slow, a pocket that trains, a gap, the valley, a gap, a pocket, NaN."""
     bound = rng.uniform(0.8, 1.2)
-    good = lambda n: bound * rng.uniform(0.5, 0.9, n)  # noqa: E731
-    bad = lambda n: bound * rng.uniform(1.1, 2.5, n)  # noqa: E731
+
+    def good(n):
+        return bound * rng.uniform(0.5, 0.9, n)
+
+    def bad(n):
+        return bound * rng.uniform(1.1, 2.5, n)
+
     valley = good(rng.integers(3, 5))
     valley[0] = 0.2 * bound
     parts = [bad(2), good(1), bad(1), valley, bad(rng.integers(1, 3)), good(1),
