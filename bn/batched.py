@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Stack", "batches", "mlp"]
+from bn import models as _models
+from bn.train import NONLINEARITIES
 
-ACTIVATIONS = {"relu": (nn.ReLU, math.sqrt(2)), "sigmoid": (nn.Sigmoid, 1.0)}
-ELEMENTWISE = (nn.ReLU, nn.Sigmoid, nn.Tanh)
+__all__ = ["Stack", "mlp"]
+
+GAINS = {"relu": math.sqrt(2), "sigmoid": 1.0}
 
 
 def mlp(
@@ -61,49 +62,20 @@ def mlp(
     Returns
     -------
     torch.nn.Sequential
-        Maps images ``(n, …)`` to logits ``(n, classes)``.
+        That of :func:`bn.models.mlp`, with these weights.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-    nonlinearity, gain = ACTIVATIONS[activation]
+    with torch.random.fork_rng(devices=[]):
+        model = _models.mlp(
+            batch_norm, in_features=in_features, width=width, depth=depth, classes=classes,
+            activation=activation,
+        )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
-    sizes = [in_features, *[width] * depth, classes]
-    layers = [nn.Flatten()]
-    for i in range(depth + 1):
-        linear = nn.utils.skip_init(nn.Linear, sizes[i], sizes[i + 1])
-        factor = gain * scale if i < depth else 1.0
+    for layer in (layer for layer in model if isinstance(layer, nn.Linear)):
+        factor = 1.0 if layer is model.output else GAINS[activation] * scale
         with torch.no_grad():
-            linear.weight.normal_(generator=generator).mul_(factor / math.sqrt(sizes[i]))
-            linear.bias.zero_()
-        layers.append(linear)
-        if i < depth:
-            layers += [nn.BatchNorm1d(width)] * batch_norm + [nonlinearity()]
-    return nn.Sequential(*layers)
-
-
-def batches(n: int, batch_size: int, seed: int) -> Iterator[Tensor]:
-    """Yield the indices of one batch after another, without end.
-
-    Parameters
-    ----------
-    n : int
-        Examples to choose from; each is seen once in an epoch.
-    batch_size : int
-        The last batch of an epoch holds what is left over; one of a single example is left out.
-    seed : int
-        The batches are those of :func:`bn.train.train` with this seed.
-
-    Examples
-    --------
-    >>> some = batches(5, 2, seed=0)
-    >>> [len(next(some)) for _ in range(6)]
-    [2, 2, 2, 2, 2, 2]
-    """
-    epoch = 0
-    while True:
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))
-        yield from (batch for batch in order.split(batch_size) if len(batch) > 1 or batch_size == 1)
-        epoch += 1
+            layer.weight.normal_(generator=generator).mul_(factor / math.sqrt(layer.in_features))
+            layer.bias.zero_()
+    return model
 
 
 class Stack:
@@ -125,6 +97,7 @@ class Stack:
     Four learning rates at once, on the digits:
 
     >>> import bn, torch
+    >>> from bn.train import batches
     >>> x, y = map(torch.as_tensor, bn.data.digits()[:2])
     >>> stack = Stack([mlp(in_features=64, width=20) for _ in range(4)])
     >>> rates = torch.tensor([0.001, 0.01, 0.1, 1.0])
@@ -139,7 +112,7 @@ class Stack:
             raise ValueError("a stack needs at least one model")
         for model in models:
             for name, layer in model.named_children():
-                if not isinstance(layer, (nn.Flatten, nn.Linear, nn.BatchNorm1d, *ELEMENTWISE)):
+                if not isinstance(layer, (nn.Flatten, nn.Linear, nn.BatchNorm1d, *NONLINEARITIES)):
                     raise TypeError(
                         f"layer {name!r} is {layer}; a stack is made of Flatten, Linear, "
                         "BatchNorm1d, ReLU, Sigmoid and Tanh"
@@ -190,7 +163,7 @@ class Stack:
                     h = torch.baddbmm(bias[..., None], weight, h)
             elif isinstance(layer, nn.BatchNorm1d):
                 h = self._batch_norm(name, layer, h, training)
-            elif isinstance(layer, ELEMENTWISE):
+            elif isinstance(layer, NONLINEARITIES):
                 h = layer(h)
         return h.transpose(1, 2)
 

@@ -77,14 +77,15 @@ def mean_variance(var, m, n=None):
     Raises
     ------
     ValueError
-        If `m` is negative or larger than `n`.
+        If `m` is less than 1 or more than `n`.
 
     Examples
     --------
     >>> mean_variance(4.0, 16), mean_variance(4.0, 16, n=16)
     (0.25, 0.0)
     """
-    return var / m * _left_over(m, n)
+    factor = _left_over(m, n)
+    return var / m * factor
 
 
 def deviation_variance(var, kurtosis, m, n=None):
@@ -120,7 +121,8 @@ def deviation_variance(var, kurtosis, m, n=None):
     >>> deviation_variance(4.0, -2.0, 16)  # a fair coin: to this order none
     0.0
     """
-    return var * (kurtosis + 2) / (4 * m) * _left_over(m, n)
+    factor = _left_over(m, n)
+    return var * (kurtosis + 2) / (4 * m) * factor
 
 
 def normalized_variance(x_hat, skewness, kurtosis, m, n=None):
@@ -152,8 +154,8 @@ def normalized_variance(x_hat, skewness, kurtosis, m, n=None):
     >>> normalized_variance(0.0, 0.0, 0.0, 64), normalized_variance(2.0, 0.0, 0.0, 64)
     (0.015625, 0.046875)
     """
-    spread = 1 + skewness * x_hat + (kurtosis + 2) / 4 * x_hat**2
-    return spread / m * _left_over(m, n)
+    factor = _left_over(m, n)
+    return (1 + skewness * x_hat + (kurtosis + 2) / 4 * x_hat**2) / m * factor
 
 
 def dropout_shift(mean, cov, p, weight=None):

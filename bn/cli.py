@@ -148,7 +148,8 @@ def _list(options) -> None:
         minutes = e.core_minutes / (os.cpu_count() or 1)
         print(f"{name}{'' if name in recorded else '  (not recorded yet)'}")
         print(_wrap(f"{e.claim} ({e.source})"))
-        print(f"    {e.data}, {units} trainings of {e.config['epochs']} epochs, "
+        epochs = f" of {e.config['epochs']} epochs" if e.config["epochs"] > 1 else ""
+        print(f"    {e.data or 'needs no data'}, {units} runs{epochs}, "
               f"about {_time(60 * minutes)} here")  # fmt: skip
 
 

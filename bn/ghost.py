@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bn import batchnoise, train
+from bn import batchnoise, models, train
 
 __all__ = ["GhostBatchNorm1d", "ReferenceBatchNorm1d", "evaluate", "fit", "inputs", "network",
            "variance_shift"]  # fmt: skip
@@ -172,17 +172,19 @@ def network(
     """
     if place not in ("before", "after", "last"):
         raise ValueError(f"place must be 'before', 'after' or 'last', got {place!r}")
-    layers = OrderedDict(flatten=nn.Flatten())
-    for i in range(1, depth + 1):
-        layers[f"linear{i}"] = nn.Linear(in_features if i == 1 else width, width)
-        if dropout and place == "before":
+    layers = OrderedDict()
+    plain = models.mlp(
+        False, in_features=in_features, width=width, depth=depth, classes=classes, activation="relu"
+    )
+    for name, layer in plain.named_children():
+        i = name.removeprefix("relu") if isinstance(layer, nn.ReLU) else ""
+        if i and dropout and place == "before":
             layers[f"dropout{i}"] = nn.Dropout(dropout)
-        if norm is not None:
+        if i and norm is not None:
             layers[f"norm{i}"] = norm(width)
-        layers[f"relu{i}"] = nn.ReLU()
-        if dropout and (place == "after" or (place == "last" and i == depth)):
+        layers[name] = layer
+        if i and dropout and (place == "after" or (place == "last" and int(i) == depth)):
             layers[f"dropout{i}"] = nn.Dropout(dropout)
-    layers["output"] = nn.Linear(width, classes)
     return nn.Sequential(layers)
 
 
@@ -208,16 +210,16 @@ def fit(model, images, labels, *, passes, batch_size, lr, seed, start=0, referen
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     model.train()
-    with torch.random.fork_rng(devices=[]):
-        for number in range(start, start + passes):
-            rng = np.random.default_rng((seed, number))
-            torch.manual_seed(int(rng.integers(2**32)))
-            order = torch.from_numpy(rng.permutation(len(images)))
-            for batch in order[: len(images) // batch_size * batch_size].split(batch_size):
-                x = images[batch] if reference is None else torch.cat([images[batch], reference])
-                optimizer.zero_grad()
-                F.cross_entropy(model(x)[:batch_size], labels[batch]).backward()
-                optimizer.step()
+
+    def beside(x):
+        """Send the reference through the network with the batch."""
+        return model(torch.cat([x, reference]))[: len(x)]
+
+    for epoch in range(start, start + passes):
+        train.run_epoch(
+            model if reference is None else beside, optimizer, images, labels,
+            batch_size=batch_size, seed=seed, epoch=epoch, drop_last=True,
+        )  # fmt: skip
 
 
 def evaluate(model, images, sets):

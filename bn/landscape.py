@@ -29,7 +29,6 @@ __all__ = [
     "probe",
     "summary",
     "surface",
-    "training",
     "untouched",
 ]
 
@@ -374,56 +373,6 @@ def surface(model: nn.Module, images, labels, pair, ticks, loss=F.cross_entropy)
     return values
 
 
-def training(model: nn.Module, data, *, lr: float, batch_size: int, seed: int, stops):
-    """Train with plain gradient descent, and pause before chosen steps.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Trained in place.
-    data : bn.data.Data
-        Its training images and labels.
-    lr : float
-        Learning rate.
-    batch_size : int
-        Examples in a step; what is left over at an epoch's end is left out.
-    seed : int
-        Decides the order of the examples, as in :func:`bn.train.train`.
-    stops : increasing sequence of int
-        Steps, counted from 0.
-
-    Yields
-    ------
-    step : int
-        One of `stops`.
-    images, labels : Tensor
-        The batch that the step is about to use.
-
-    Examples
-    --------
-    >>> import bn
-    >>> model = bn.models.mlp(in_features=64)
-    >>> walk = bn.landscape.training(
-    ...     model, bn.data.digits(), lr=0.1, batch_size=64, seed=0, stops=[0, 30])
-    >>> [(step, len(labels)) for step, _, labels in walk]
-    [(0, 64), (30, 64)]
-    """
-    x, y = torch.as_tensor(data.x_train), torch.as_tensor(data.y_train)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    per_epoch = len(x) // batch_size
-    model.train()
-    for step in range(stops[-1] + 1):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0:
-            order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(x)))
-        batch = order[place * batch_size : (place + 1) * batch_size]
-        if step in stops:
-            yield step, x[batch], y[batch]
-        optimizer.zero_grad()
-        F.cross_entropy(model(x[batch]), y[batch]).backward()
-        optimizer.step()
-
-
 def network(name: str, batch_norm: bool) -> nn.Sequential:
     """Build one of the two networks whose landscape the book measures.
 
@@ -448,17 +397,12 @@ def network(name: str, batch_norm: bool) -> nn.Sequential:
     """
     if name == "sigmoid":
         return models.mlp(batch_norm)
-    if name != "relu":
-        raise ValueError(f"there is no network {name!r}; there are 'sigmoid' and 'relu'")
-    children = OrderedDict()
-    for key, layer in models.mlp(batch_norm, depth=6).named_children():
-        if isinstance(layer, nn.Sigmoid):
-            key, layer = key.replace("sigmoid", "relu"), nn.ReLU()
+    model = models.mlp(batch_norm, depth=6, activation=name)
+    for layer in model:
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        children[key] = layer
-    return nn.Sequential(children)
+    return model
 
 
 def deep_linear(batch_norm: bool, *, depth: int = 25, width: int = 10) -> nn.Sequential:

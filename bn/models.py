@@ -18,6 +18,8 @@ from torch import nn
 
 __all__ = ["BUILDERS", "convnet", "lenet", "mlp"]
 
+ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
+
 
 def mlp(
     batch_norm: bool = True,
@@ -26,36 +28,51 @@ def mlp(
     width: int = 100,
     depth: int = 3,
     classes: int = 10,
+    activation: str = "sigmoid",
 ) -> nn.Sequential:
-    """Build a sigmoid network, batch norm before each sigmoid.
+    """Build a fully connected network, batch norm before each nonlinearity.
 
     Parameters
     ----------
     batch_norm : bool
-        Put :class:`torch.nn.BatchNorm1d` between each hidden linear layer and its sigmoid.
+        Put :class:`torch.nn.BatchNorm1d` between each hidden linear layer and its nonlinearity.
     in_features : int
         Pixels in an image: 784 for MNIST, 64 for the 8×8 digits.
     width, depth : int
         Units in a hidden layer, and hidden layers.
     classes : int
         Number of classes.
+    activation : {"sigmoid", "relu"}
+        The nonlinearity. Whichever it is, the initial weights are PyTorch's own.
 
     Returns
     -------
     torch.nn.Sequential
         Maps images ``(n, 1, h, w)`` to logits ``(n, classes)``. Children ``flatten``,
-        ``linear1``, (``norm1``,) ``sigmoid1``, … ``output``.
+        ``linear1``, (``norm1``,) ``sigmoid1`` or ``relu1``, … ``output``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation.
 
     References
     ----------
-    The sizes are those of Ioffe & Szegedy (2015), section 4.1.
+    The sizes, and the sigmoid, are those of Ioffe & Szegedy (2015), section 4.1.
+
+    Examples
+    --------
+    >>> [name for name, _ in mlp(depth=1, activation="relu").named_children()]
+    ['flatten', 'linear1', 'norm1', 'relu1', 'output']
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is one of {list(ACTIVATIONS)}, not {activation!r}")
     layers = OrderedDict(flatten=nn.Flatten())
     for i in range(1, depth + 1):
         layers[f"linear{i}"] = nn.Linear(in_features if i == 1 else width, width)
         if batch_norm:
             layers[f"norm{i}"] = nn.BatchNorm1d(width)
-        layers[f"sigmoid{i}"] = nn.Sigmoid()
+        layers[f"{activation}{i}"] = ACTIVATIONS[activation]()
     layers["output"] = nn.Linear(width if depth else in_features, classes)
     return nn.Sequential(layers)
 

@@ -8,7 +8,6 @@ have to slow it down.
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bn import models
+from bn.train import batches
+
 __all__ = ["Noise", "Step", "distance", "network", "recalibrate", "steps"]
 
 SHIFT, SCALE, JITTER = 0.5, 0.25, 0.1  # n_μ, n_σ − 1 and r_μ = r_σ of the source
-NONLINEARITIES = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 
 
 class Noise(nn.Module):
@@ -113,12 +114,12 @@ class Noise(nn.Module):
 
 
 def network(
-    sizes,
-    *,
     batch_norm: bool,
+    *,
     strength: float = 0.0,
     steady: bool = False,
-    nonlinearity: str = "sigmoid",
+    activation: str = "sigmoid",
+    **sizes: int,
 ) -> nn.Sequential:
     """Build a fully connected network; in front of each nonlinearity batch norm, then noise.
 
@@ -127,15 +128,15 @@ def network(
 
     Parameters
     ----------
-    sizes : sequence of int
-        Numbers of inputs, hidden units, and classes, such as ``(784, 100, 100, 100, 10)``.
     batch_norm : bool
         With batch norm or without.
     strength, steady
         Of :class:`Noise`; without it where the strength is 0.
-    nonlinearity : str
+    activation : str
         ``"sigmoid"``, with PyTorch's default initial weights as in :func:`bn.models.mlp`, or
         ``"relu"``, with those of Glorot & Bengio and biases of zero.
+    **sizes
+        As for :func:`bn.models.mlp`: ``in_features``, ``width``, ``depth``, ``classes``.
 
     Returns
     -------
@@ -145,23 +146,21 @@ def network(
 
     Examples
     --------
-    >>> [name for name, _ in network((64, 30, 10), batch_norm=True, strength=1).named_children()]
+    >>> [name for name, _ in network(True, strength=1, depth=1).named_children()]
     ['flatten', 'linear1', 'norm1', 'noise1', 'sigmoid1', 'output']
     """
-    linear = [nn.Linear(*pair) for pair in itertools.pairwise(sizes)]
-    if nonlinearity == "relu":
-        for layer in linear:
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
-    layers = OrderedDict(flatten=nn.Flatten())
-    for i, layer in enumerate(linear[:-1], 1):
-        layers[f"linear{i}"] = layer
-        if batch_norm:
-            layers[f"norm{i}"] = nn.BatchNorm1d(sizes[i])
-        if strength:
-            layers[f"noise{i}"] = Noise(sizes[i], strength, steady)
-        layers[f"{nonlinearity}{i}"] = NONLINEARITIES[nonlinearity]()
-    layers["output"] = linear[-1]
+    plain = models.mlp(batch_norm, activation=activation, **sizes)
+    if activation == "relu":
+        for layer in plain:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+    layers = OrderedDict()
+    for name, layer in plain.named_children():
+        if name.startswith(activation) and strength:
+            noise = Noise(plain.linear1.out_features, strength, steady)
+            layers[name.replace(activation, "noise")] = noise
+        layers[name] = layer
     return nn.Sequential(layers)
 
 
@@ -210,7 +209,7 @@ def steps(model: nn.Module, data, *, batch_size: int, lr: float, seed: int) -> I
     Examples
     --------
     >>> import bn, itertools
-    >>> model = network((64, 30, 10), batch_norm=True, strength=1)
+    >>> model = network(True, strength=1, in_features=64)
     >>> walk = steps(model, bn.data.digits(), batch_size=60, lr=0.5, seed=0)
     >>> losses = [step.loss for step in itertools.islice(walk, 50)]
     >>> losses[-1] < losses[0]
@@ -218,19 +217,16 @@ def steps(model: nn.Module, data, *, batch_size: int, lr: float, seed: int) -> I
     """
     x, y = torch.as_tensor(data.x_train), torch.as_tensor(data.y_train)
     parameters = list(model.parameters())
-    number = itertools.count()
-    for epoch in itertools.count():
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(x)))
-        for batch in order[: len(x) // batch_size * batch_size].split(batch_size):
-            images, labels = x[batch], y[batch]
-            logits = model.train()(images)
-            loss = F.cross_entropy(logits, labels)
-            gradients = torch.autograd.grad(loss, parameters)
-            hits = (logits.argmax(1) == labels).float().mean()
-            yield Step(next(number), images, labels, loss.item(), hits.item())
-            with torch.no_grad():
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.sub_(gradient, alpha=lr)
+    for number, batch in enumerate(batches(len(x), batch_size, seed, drop_last=True)):
+        images, labels = x[batch], y[batch]
+        logits = model.train()(images)
+        loss = F.cross_entropy(logits, labels)
+        gradients = torch.autograd.grad(loss, parameters)
+        hits = (logits.argmax(1) == labels).float().mean()
+        yield Step(number, images, labels, loss.item(), hits.item())
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.sub_(gradient, alpha=lr)
 
 
 def recalibrate(model: nn.Module, images: Tensor, batch_size: int = 1000) -> None:

@@ -22,9 +22,7 @@ NeurIPS, 2018. arXiv:1805.11604, definition 2.1.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -41,7 +39,6 @@ __all__ = [
     "internal_covariate_shift",
     "layers",
     "network",
-    "steps",
     "stretch",
     "travel",
 ]
@@ -265,57 +262,6 @@ def binary(data: Data, threshold: float = 0.5) -> Data:
             for name in ("x_train", "x_test")
         }
     )
-
-
-def steps(
-    model: nn.Module, data, *, batch_size: int, lr: float, seed: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Train by plain gradient descent, and stop before every step for whoever wants to look.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Maps images to logits; trained in place, in training mode.
-    data : bn.data.Data
-        Training images and labels, arrays or tensors.
-    batch_size : int
-        Examples in a step. The last batch of a pass holds what is left over.
-    lr : float
-        The learning rate.
-    seed : int
-        Decides the order of the examples, as in :func:`bn.train.train`.
-
-    Yields
-    ------
-    step : int
-        How many steps have been taken, from 0.
-    images, labels : Tensor
-        The batch of the next step, which is taken when the next item is asked for. There is no
-        last one.
-
-    Examples
-    --------
-    >>> import bn
-    >>> data, model = bn.data.digits(), bn.models.mlp(in_features=64)
-    >>> for step, images, labels in steps(model, data, batch_size=60, lr=0.1, seed=0):
-    ...     if step == 100:
-    ...         break
-    >>> images.shape
-    torch.Size([60, 1, 8, 8])
-    """
-    x, y = torch.as_tensor(data.x_train), torch.as_tensor(data.y_train)
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
-    model.train()
-    step = 0
-    for epoch in itertools.count():
-        order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(x)))
-        for batch in order.split(batch_size):
-            images, labels = x[batch], y[batch]
-            yield step, images, labels
-            optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-            optimizer.step()
-            step += 1
 
 
 def travel(percentiles) -> np.ndarray:

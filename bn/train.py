@@ -1,11 +1,12 @@
-"""One training loop: plain stochastic gradient descent on the cross-entropy, an epoch at a time.
+"""Plain stochastic gradient descent on the cross-entropy: an epoch at a time, or a step.
 
 What makes two runs comparable, and a run repeatable:
 
-- the order of the examples in epoch *e* of seed *s* depends on ``(s, e)`` alone;
+- the order of the examples in epoch *e* of seed *s* depends on ``(s, e)`` alone, for every
+  training of the book (:func:`epoch_batches`);
 - so do the random numbers that dropout draws, and the global generator is left as it was found;
 - the layers see every example of every epoch (a last batch of a single example, which has no
-  variance, is left out).
+  variance, is left out), unless only whole batches are asked for.
 
 An epoch therefore needs nothing from the one before but the weights, the optimizer's state and
 the running statistics: that is all a checkpoint holds, and a run resumed from one is the same,
@@ -15,8 +16,9 @@ floating-point sums: it is part of "the same machine".
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ from torch.nn import functional as F
 
 from bn import checkpoint as _checkpoint
 
-__all__ = ["evaluate", "preactivations", "predict_proba", "train"]
+__all__ = ["batches", "epoch_batches", "evaluate", "preactivations", "predict_proba", "run_epoch",
+           "steps", "train"]  # fmt: skip
 
 NONLINEARITIES = (nn.ReLU, nn.Sigmoid, nn.Tanh)
 QUANTILES = (0.05, 0.15, 0.5, 0.85, 0.95)
@@ -107,7 +110,8 @@ def train(
     history = _checkpoint.load(checkpoint, model, optimizer)
     yield from map(dict, history[:epochs])
     for epoch in range(len(history), epochs):
-        _epoch(model, optimizer, x, y, batch_size, seed, epoch)
+        model.train()
+        run_epoch(model, optimizer, x, y, batch_size=batch_size, seed=seed, epoch=epoch)
         row = {"epoch": epoch + 1}
         for name, (images, labels) in sets.items():
             row[f"{name}_loss"], row[f"{name}_accuracy"] = evaluate(model, images, labels)
@@ -118,18 +122,144 @@ def train(
         yield dict(row)
 
 
-def _epoch(model, optimizer, x, y, batch_size, seed, epoch):
-    """Take one pass over the data."""
-    order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(len(x)))
-    model.train()
+def epoch_batches(
+    n: int, batch_size: int, seed: int, epoch: int, *, drop_last: bool = False
+) -> list[Tensor]:
+    """Divide the examples among the batches of one epoch.
+
+    Parameters
+    ----------
+    n : int
+        Examples to choose from; each is in one batch at most.
+    batch_size : int
+        Examples in a batch. The last batch holds what is left over; a single example is left out.
+    seed, epoch : int
+        They decide the order, and nothing else does.
+    drop_last : bool
+        Whole batches only.
+
+    Returns
+    -------
+    list of Tensor
+        The indices of the examples of each batch.
+
+    Raises
+    ------
+    ValueError
+        If whole batches are asked for and there is none.
+
+    Examples
+    --------
+    >>> [len(batch) for batch in epoch_batches(7, 3, seed=0, epoch=0)]
+    [3, 3]
+    >>> [len(batch) for batch in epoch_batches(8, 3, seed=0, epoch=0)]
+    [3, 3, 2]
+    """
+    least = batch_size if drop_last else min(2, batch_size)
+    if n < least:
+        raise ValueError(f"{n} examples do not fill a batch of {least}: take smaller batches")
+    order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(n))
+    return [batch for batch in order.split(batch_size) if len(batch) >= least]
+
+
+def batches(n: int, batch_size: int, seed: int, *, drop_last: bool = False) -> Iterator[Tensor]:
+    """Yield the batches of :func:`epoch_batches`, one epoch after another, without end.
+
+    Parameters
+    ----------
+    n, batch_size, seed, drop_last
+        As there.
+
+    Examples
+    --------
+    >>> some = batches(5, 2, seed=0)
+    >>> [len(next(some)) for _ in range(6)]
+    [2, 2, 2, 2, 2, 2]
+    """
+    for epoch in itertools.count():
+        yield from epoch_batches(n, batch_size, seed, epoch, drop_last=drop_last)
+
+
+def run_epoch(
+    forward: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    drop_last: bool = False,
+) -> None:
+    """Take one pass over the data, a step for each batch.
+
+    Parameters
+    ----------
+    forward : callable
+        Maps a batch of images to logits: a model in training mode.
+    optimizer : torch.optim.Optimizer
+        It holds the parameters.
+    images, labels : Tensor
+        The training data.
+    batch_size, seed, epoch, drop_last
+        As for :func:`epoch_batches`. Seed and epoch decide what dropout draws, too.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence((seed, epoch, 1)).generate_state(1)[0]))
-        for batch in order.split(batch_size):
-            if len(batch) == 1 < batch_size:
-                continue
+        for batch in epoch_batches(len(images), batch_size, seed, epoch, drop_last=drop_last):
             optimizer.zero_grad()
-            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            F.cross_entropy(forward(images[batch]), labels[batch]).backward()
             optimizer.step()
+
+
+def steps(
+    model: nn.Module, data, *, batch_size: int, lr: float, seed: int, stops=None,
+    drop_last: bool = False,
+) -> Iterator[tuple[int, Tensor, Tensor]]:  # fmt: skip
+    """Train by plain gradient descent, and pause before a step for whoever wants to look.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps images to logits; trained in place, in training mode.
+    data : bn.data.Data
+        Training images and labels, arrays or tensors.
+    batch_size, seed, drop_last
+        As for :func:`epoch_batches`.
+    lr : float
+        The learning rate.
+    stops : increasing sequence of int, optional
+        Pause before these steps only, counted from 0; the last ends the training. By default before
+        every step, without end.
+
+    Yields
+    ------
+    step : int
+        How many steps have been taken.
+    images, labels : Tensor
+        The batch of the next step, which is taken when the next item is asked for.
+
+    Examples
+    --------
+    >>> import bn
+    >>> data, model = bn.data.digits(), bn.models.mlp(in_features=64)
+    >>> for step, images, labels in steps(
+    ...     model, data, batch_size=60, lr=0.1, seed=0, stops=[0, 100]):
+    ...     print(step, images.shape)
+    0 torch.Size([60, 1, 8, 8])
+    100 torch.Size([60, 1, 8, 8])
+    """
+    x, y = _tensors(data.x_train, data.y_train)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    model.train()
+    for step, batch in enumerate(batches(len(x), batch_size, seed, drop_last=drop_last)):
+        if stops is None or step in stops:
+            yield step, x[batch], y[batch]
+        if stops is not None and step >= stops[-1]:
+            return
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
 
 
 def evaluate(model: nn.Module, images, labels, batch_size: int = 100) -> tuple[float, float]:

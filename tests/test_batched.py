@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import bn
-from bn.batched import Stack, batches, mlp
+from bn.batched import Stack, mlp
+from bn.train import batches
 
 SIZES = {"in_features": 64, "width": 12, "depth": 3}
 RATES = torch.tensor([0.01, 0.1, 0.5])

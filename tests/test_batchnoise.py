@@ -98,7 +98,7 @@ def test_sizes_may_be_an_array():
     np.testing.assert_allclose(batchnoise.mean_variance(1.0, m, 10), [4 / 9, 1 / 9, 0])
 
 
-@pytest.mark.parametrize(("m", "n"), [(-1, None), (-1, 5), (6, 5)])
+@pytest.mark.parametrize(("m", "n"), [(0, None), (-1, None), (-1, 5), (6, 5)])
 def test_a_batch_that_cannot_be_drawn(m, n):
     with pytest.raises(ValueError, match=f"got m = {m}"):
         batchnoise.mean_variance(1.0, m, n)

@@ -34,7 +34,7 @@ def test_list(capsys):
     code, out, _ = bn(capsys, "list")
     assert code == 0
     assert all(name in out for name in experiments.names())
-    assert "10 trainings of 10 epochs" in out
+    assert "10 runs of 10 epochs" in out
 
 
 def test_run_show_verify(capsys, own_folder):
@@ -148,7 +148,7 @@ def test_status_says_what_cannot_be_told_without_mnist(capsys, tmp_path, monkeyp
     code, out, _ = bn(capsys, "status", "--folder", str(tmp_path))
     assert code == 0
     (line,) = (line.split() for line in out.splitlines() if line.startswith("mnist_mlp "))
-    assert line == ["mnist_mlp", "seeds", "0-4", "?", "-"]
+    assert line == ["mnist_mlp", "seeds", "0-9", "?", "-"]
     assert "MNIST is not here" in out
     assert "bn data" in out
 

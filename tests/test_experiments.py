@@ -449,9 +449,9 @@ def test_status_counts_what_is_done_and_what_is_left(tmp_path, monkeypatch):
 def test_status_without_mnist_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("BN_DATA_DIR", str(tmp_path))
     found = experiments.status("mnist_mlp", tmp_path)
-    assert (found["units"], found["of"], found["seeds"]) == (None, 10, [0, 1, 2, 3, 4])
+    assert (found["units"], found["of"], found["seeds"]) == (None, 20, list(range(10)))
     monkeypatch.setattr(results, "FOLDER", tmp_path)
-    assert experiments.status("mnist_mlp", tmp_path)["seconds"] == 120  # as declared
+    assert experiments.status("mnist_mlp", tmp_path)["seconds"] == 180  # as declared
 
 
 def test_user_folder(tmp_path, monkeypatch):

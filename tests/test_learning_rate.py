@@ -9,10 +9,11 @@ import torch
 
 import bn
 from bn import experiments, results
-from bn.batched import Stack, batches, mlp
+from bn.batched import Stack, mlp
 from bn.exercises.learning_rate import _draw_sweep, _largest
 from bn.experiments import _rates
 from bn.experiments import learning_rate as lr
+from bn.train import batches
 
 NEW = ("rate_map", "largest_rate", "divergence", "own_best_rate")
 
@@ -78,7 +79,9 @@ def test_windows_are_means():
 def test_a_stack_of_cells_has_their_scales_and_rates():
     cells = [(0.1, 1.0), (0.5, 10.0)]
     stack, rates = _rates.stack_of(cells, True, 3, 16, width=5, depth=2)
-    torch.testing.assert_close(10 * stack.params["1.weight"][0], stack.params["1.weight"][1])
+    torch.testing.assert_close(
+        10 * stack.params["linear1.weight"][0], stack.params["linear1.weight"][1]
+    )
     assert rates.tolist() == pytest.approx([0.1, 0.5])
 
 

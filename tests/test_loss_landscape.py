@@ -80,7 +80,10 @@ def test_a_slice_has_the_loss_at_its_centre():
     torch.manual_seed(3)
     model = landscape.network("relu", True)
     x, y = torch.from_numpy(DATA.x_train[:50]), torch.from_numpy(DATA.y_train[:50])
-    assert row["slices"][0][4] == pytest.approx(F.cross_entropy(model(x), y).item(), rel=1e-3)
+    assert row["slices"][0][4] == pytest.approx(
+        F.cross_entropy(model(x), y).item(),
+        rel=5e-3,  # three digits are kept
+    )
     assert row["slices"][0][4] != row["slices"][1][4]
 
 

@@ -102,7 +102,9 @@ def test_all_versions_of_a_network_start_from_the_same_weights(nonlinearity):
     built = []
     for arm in (declared.PLAIN, declared.NORM, declared.NOISY, {**declared.NOISY, "steady": True}):
         torch.manual_seed(3)
-        built.append(noisy.network((64, 7, 7, 10), nonlinearity=nonlinearity, **arm))
+        built.append(
+            noisy.network(activation=nonlinearity, in_features=64, width=7, depth=2, **arm)
+        )
     for other in built[1:]:
         for name, value in built[0].state_dict().items():
             assert torch.equal(other.state_dict()[name], value), name
@@ -112,7 +114,7 @@ def test_all_versions_of_a_network_start_from_the_same_weights(nonlinearity):
 
 def test_the_relu_network_starts_as_glorot_and_bengio_say():
     torch.manual_seed(0)
-    model = noisy.network((196, 600, 10), batch_norm=False, nonlinearity="relu")
+    model = noisy.network(False, activation="relu", in_features=196, width=600, depth=1)
     assert model.linear1.weight.var().item() == pytest.approx(2 / (196 + 600), rel=0.02)
     assert not model.linear1.bias.any()
 
@@ -123,9 +125,9 @@ def test_the_relu_network_starts_as_glorot_and_bengio_say():
 def test_a_step_is_plain_gradient_descent_on_the_batches_of_bn_train():
     digits = bn.data.digits()
     torch.manual_seed(0)
-    model = noisy.network((64, 9, 10), batch_norm=True)
+    model = noisy.network(True, in_features=64, width=9, depth=1)
     torch.manual_seed(0)
-    twin = noisy.network((64, 9, 10), batch_norm=True)
+    twin = noisy.network(True, in_features=64, width=9, depth=1)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.3)
     order = np.random.default_rng((5, 0)).permutation(len(digits.x_train))
     walk = noisy.steps(model, digits, batch_size=60, lr=0.3, seed=5)
@@ -144,7 +146,7 @@ def test_a_step_is_plain_gradient_descent_on_the_batches_of_bn_train():
 
 
 def test_a_network_in_evaluation_mode_is_trained_in_training_mode():
-    model = noisy.network((64, 9, 10), batch_norm=True, strength=1).eval()
+    model = noisy.network(True, in_features=64, width=9, depth=1, strength=1).eval()
     next(noisy.steps(model, bn.data.digits(), batch_size=60, lr=0.1, seed=0))
     assert model.training
     assert model.norm1.num_batches_tracked == 1
@@ -152,7 +154,7 @@ def test_a_network_in_evaluation_mode_is_trained_in_training_mode():
 
 def test_what_is_left_of_a_pass_is_left_out():
     digits = bn.data.digits()
-    model = noisy.network((64, 10), batch_norm=False)
+    model = noisy.network(False, in_features=64, depth=0)
     walk = noisy.steps(model, digits, batch_size=1000, lr=0.1, seed=0)
     sizes = [len(step.labels) for step in itertools.islice(walk, 3)]
     assert sizes == [1000, 1000, 1000]
@@ -161,7 +163,7 @@ def test_what_is_left_of_a_pass_is_left_out():
 def test_recalibration_takes_the_statistics_without_noise():
     images = torch.as_tensor(bn.data.digits().x_train)
     torch.manual_seed(0)
-    model = noisy.network((64, 8, 8, 10), batch_norm=True, strength=4).train()
+    model = noisy.network(True, in_features=64, width=8, depth=2, strength=4).train()
     model(images)  # statistics with noise
     noisy.recalibrate(model, images, batch_size=len(images))
     assert model.training
@@ -209,7 +211,7 @@ def test_both_definitions_take_a_noisy_network():
     """The gradients are taken in float64, with the same noise for both unless it is reseeded."""
     digits = bn.data.digits()
     torch.manual_seed(0)
-    model = noisy.network((64, 8, 8, 10), batch_norm=True, strength=1)
+    model = noisy.network(True, in_features=64, width=8, depth=2, strength=1)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     batch = digits.x_train[:60], digits.y_train[:60]
     found = shift.internal_covariate_shift(model, *batch, lr=1e-9)
@@ -221,8 +223,8 @@ def test_both_definitions_take_a_noisy_network():
 
 SMALL = {
     "networks": {
-        "sigmoid": {"side": 8, "sizes": [64, 12, 12, 10]},
-        "relu": {"side": 4, "sizes": [16, *[9] * 4, 10]},
+        "sigmoid": {"side": 8, "sizes": {"in_features": 64, "width": 12, "depth": 2}},
+        "relu": {"side": 4, "sizes": {"in_features": 16, "width": 9, "depth": 4}},
     },
     "epochs": 1, "steps": 40, "batch_size": 60, "window": 10, "test_every": 20, "measure": 200,
     "probe": 50, "looks": [2, 12], "lags": [1, 10], "drawn": [0],
@@ -239,7 +241,7 @@ def run(network, arm, seed=0):
 @pytest.mark.parametrize("network", ["sigmoid", "relu"])
 def test_a_unit_measures_what_it_says_and_repeats(network):
     row = run(network, declared.NOISY)
-    layers = len(SMALL["networks"][network]["sizes"]) - 1
+    layers = SMALL["networks"][network]["sizes"]["depth"] + 1
     assert {k: len(v) for k, v in row.items() if isinstance(v, list)} == {
         "loss": 4, "accuracy": 4, "test_loss": 2, "test_accuracy": 2, "gain": layers - 1,
         **{k + m: 2 for k in ("", "held_") for m in ("moved", "shift")},

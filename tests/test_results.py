@@ -145,6 +145,11 @@ def test_one_seed_gives_no_interval():
     assert (gap.low, gap.high) == (-math.inf, math.inf)
 
 
+def test_a_difference_of_fractions_in_points():
+    gap = results.Paired(0.01234, -0.001, 0.025, np.zeros(2))
+    assert gap.points() == "+1.23 points [-0.10, +2.50]"
+
+
 # -- the records that bn ships ------------------------------------------------------------------
 
 RECORDS = results.names()

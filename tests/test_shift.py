@@ -225,7 +225,7 @@ def test_steps_train_as_train_does(batch_size):
     one, two = mlp(True), mlp(True).eval()
     list(train.train(one, DATA, epochs=2, batch_size=batch_size, lr=0.1, seed=5, probe=0))
     per_epoch = math.ceil(len(DATA.x_train) / batch_size)
-    for step, images, labels in shift.steps(two, DATA, batch_size=batch_size, lr=0.1, seed=5):
+    for step, images, labels in train.steps(two, DATA, batch_size=batch_size, lr=0.1, seed=5):
         assert len(images) == len(labels)
         if step == 2 * per_epoch:
             break

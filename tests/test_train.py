@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from itertools import islice
 
@@ -109,9 +110,9 @@ def test_both_arms_see_the_same_batches_and_dropout_masks(small):
         )
         torch.nn.init.constant_(model.conv2.bias, 100.0)  # nothing is zero but what was dropped
         model.train()
-        train._epoch(
+        train.run_epoch(
             model, torch.optim.SGD(model.parameters(), lr=0), torch.from_numpy(small.x_train),
-            torch.from_numpy(small.y_train), 32, 3, 0,
+            torch.from_numpy(small.y_train), batch_size=32, seed=3, epoch=0,
         )  # fmt: skip
         seen[arm] = log
     batches = [seen[arm][0::2] for arm in (True, False)]
@@ -270,3 +271,36 @@ def test_damaged_checkpoint_is_refused_by_name(small, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"run\.pt.*[Dd]elete"):
         next(train.train(build(), small, **OPTIONS, checkpoint=path))
+
+
+def test_an_epoch_is_a_permutation_cut_into_batches():
+    for n, size, lengths in ((7, 3, [3, 3]), (8, 3, [3, 3, 2]), (8, 1, [1] * 8), (6, 6, [6])):
+        cut = train.epoch_batches(n, size, seed=2, epoch=4)
+        assert [len(batch) for batch in cut] == lengths
+        order = np.random.default_rng((2, 4)).permutation(n)
+        assert torch.cat(cut).tolist() == order[: sum(lengths)].tolist()
+    whole = train.epoch_batches(8, 3, seed=2, epoch=4, drop_last=True)
+    assert [len(batch) for batch in whole] == [3, 3]
+
+
+def test_too_few_examples_for_a_batch_are_refused():
+    with pytest.raises(ValueError, match="5 examples do not fill a batch of 6: take smaller"):
+        next(train.batches(5, 6, seed=0, drop_last=True))
+    with pytest.raises(ValueError, match="1 examples do not fill a batch of 2"):
+        train.epoch_batches(1, 64, seed=0, epoch=0)
+
+
+def test_steps_pause_at_the_stops_and_end_at_the_last():
+    data = digits()
+    torch.manual_seed(0)
+    one = models.mlp(in_features=64)
+    two = copy.deepcopy(one)
+    seen = [
+        step for step, *_ in train.steps(one, data, batch_size=60, lr=0.1, seed=0, stops=[2, 5])
+    ]
+    assert seen == [2, 5]
+    for step, *_ in train.steps(two, data, batch_size=60, lr=0.1, seed=0):
+        if step == 5:
+            break
+    weights = two.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in one.state_dict().items())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bn.batched import Stack, batches, mlp
+from bn.batched import Stack, mlp
+from bn.train import batches
 
 
 def small(data) -> tuple[Tensor, Tensor, Tensor, Tensor]:

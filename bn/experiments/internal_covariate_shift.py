@@ -28,7 +28,7 @@ def run_distributions(config, params, seed, data, checkpoint):
     data = shift.binary(data, config["threshold"])
     model = shift.network(params["batch_norm"], std=config["std"], **config["sizes"])
     probe = data.x_test[: config["probe"]]
-    marks, seen = config["marks"], []
+    marks, seen = config["marks"][: config["epochs"]], []
 
     def short(values):
         return [float(f"{v:.4g}") for v in np.ravel(values)]
@@ -38,10 +38,10 @@ def run_distributions(config, params, seed, data, checkpoint):
         counts = np.histogram(values, config["bins"], edges)[0]
         return {"edges": short(edges), "counts": counts.tolist()}
 
-    training = shift.steps(model, data, batch_size=config["batch_size"], lr=config["lr"], seed=seed)
+    training = train.steps(
+        model, data, batch_size=config["batch_size"], lr=config["lr"], seed=seed, stops=marks
+    )
     for step, _, _ in training:
-        if step != marks[len(seen)]:
-            continue
         layers = list(shift.inputs(model, probe).values())
         seen.append([np.percentile(z, shift.PERCENTILES, axis=0).T for z in layers])
         units = [np.stack(layer) for layer in zip(*seen, strict=True)]  # (marks, units, 3)
@@ -61,8 +61,6 @@ def run_distributions(config, params, seed, data, checkpoint):
         if seed in config["drawn"]:
             row["histograms"] = [histogram(z) for z in [*layers, layers[-1][:, config["unit"]]]]
         yield row
-        if len(seen) == config["epochs"]:
-            return
 
 
 def run_gradients(config, params, seed, data, checkpoint):
@@ -74,15 +72,14 @@ def run_gradients(config, params, seed, data, checkpoint):
     torch.manual_seed(seed)
     data = shift.binary(data, config["threshold"])
     model = shift.network(params["batch_norm"], std=config["std"], **config["sizes"])
-    marks, done = config["marks"], 0
-    training = shift.steps(model, data, batch_size=config["batch_size"], lr=params["lr"], seed=seed)
-    for step, images, labels in training:
-        if step != marks[done]:
-            continue
-        done += 1
+    training = train.steps(
+        model, data, batch_size=config["batch_size"], lr=params["lr"], seed=seed,
+        stops=config["marks"][: config["epochs"]],
+    )  # fmt: skip
+    for epoch, (step, images, labels) in enumerate(training, 1):
         found = shift.internal_covariate_shift(model, images, labels, params["lr"]).values()
         yield {
-            "epoch": done,
+            "epoch": epoch,
             "step": step,
             "test_accuracy": train.evaluate(model, data.x_test, data.y_test)[1],
             **{
@@ -90,8 +87,6 @@ def run_gradients(config, params, seed, data, checkpoint):
                 for name in ("norm", "relative", "cosine")
             },
         }
-        if done == config["epochs"]:
-            return
 
 
 def verdict_distributions(record):
@@ -111,9 +106,8 @@ def verdict_distributions(record):
     )
     return Verdict.of(
         [early.low > 0, late.low > 0, *(m.high < 0 for m in moved)],
-        f"the test accuracy differs by {early.mean:+.2%} [{early.low:+.2%}, {early.high:+.2%}] "
-        f"after {EARLY:,} steps and {late.mean:+.2%} [{late.low:+.2%}, {late.high:+.2%}] after "
-        f"{marks[-1]:,}; the median of an input to the last sigmoids travels {with_[0]:.1f} of its "
+        f"the test accuracy differs by {early.points()} after {EARLY:,} steps and {late.points()} "
+        f"after {marks[-1]:,}; the median of an input to the last sigmoids travels {with_[0]:.1f} of its "
         f"final spreads with batch norm and {without[0]:.1f} without, and the spread changes by "
         f"{with_[1]:.1f} and {without[1]:.1f} doublings ({len(late.differences)} seeds)",
     )

@@ -13,7 +13,7 @@ import numpy as np
 from bn.experiments._engine import Experiment, Verdict
 from bn.results import curves, interval
 
-CODE = ("landscape.py", "models.py")
+CODE = ("landscape.py", "models.py", "train.py")
 NETWORKS = {"sigmoid": (0.1, 2.56), "relu": (0.1, 0.4)}  # and their learning rates
 MEASURES = ("range", "change", "beta")
 RATES = tuple({"network": n, "lr": lr} for n, rates in NETWORKS.items() for lr in rates)
@@ -34,14 +34,14 @@ def run_walk(config, params, seed, data, checkpoint):
     """Train, and at every stop walk along the gradient of the batch that comes next."""
     import torch
 
-    from bn import landscape
+    from bn import landscape, train
 
     torch.manual_seed(seed)
     model = landscape.network(params["network"], params["batch_norm"])
     walks, passed = [], []
-    for _, images, labels in landscape.training(
+    for _, images, labels in train.steps(
         model, data, lr=params["lr"], batch_size=config["batch_size"], seed=seed,
-        stops=config["stops"],
+        stops=config["stops"], drop_last=True,
     ):  # fmt: skip
         walks.append(landscape.probe(model, images, labels, params["lr"], config["factors"]))
         passed.append(landscape.layers(model, images, labels))
@@ -58,14 +58,14 @@ def run_inserted(config, params, seed, data, checkpoint):
     """Train without batch norm; at every stop probe the network, and itself with the layer in it."""
     import torch
 
-    from bn import landscape
+    from bn import landscape, train
 
     torch.manual_seed(seed)
     model = landscape.network(params["network"], False)
     walks = {"plain": [], "inserted": []}
-    for _, images, labels in landscape.training(
+    for _, images, labels in train.steps(
         model, data, lr=params["lr"], batch_size=config["batch_size"], seed=seed,
-        stops=config["stops"],
+        stops=config["stops"], drop_last=True,
     ):  # fmt: skip
         for name, net in (("plain", model), ("inserted", landscape.insert(model, images))):
             walks[name].append(
@@ -79,20 +79,20 @@ def run_slices(config, params, seed, data, checkpoint):
     import numpy as np
     import torch
 
-    from bn import landscape
+    from bn import landscape, train
 
     torch.manual_seed(seed)
     model = landscape.network(config["network"], params["batch_norm"])
     images, labels = data.x_train[: config["images"]], data.y_train[: config["images"]]
     ticks = np.linspace(-config["reach"], config["reach"], config["points"])
     slices = []
-    for _ in landscape.training(
+    for _ in train.steps(
         model, data, lr=config["lr"], batch_size=config["batch_size"], seed=seed,
-        stops=config["stops"],
+        stops=config["stops"], drop_last=True,
     ):  # fmt: skip
         pair = landscape.directions(model, seed)
         values = landscape.surface(model, images, labels, pair, ticks)
-        slices.append([float(f"{v:.4g}") for v in values.ravel()])
+        slices.append([float(f"{v:.3g}") for v in values.ravel()])
     yield {"epoch": 1, "slices": slices}
 
 
@@ -349,7 +349,7 @@ EXPERIMENTS = [
         "out). The claim holds if that is so at all four, with a "
         "caveat if at some.",
         seeds=tuple(range(10)),
-        core_minutes=4,
+        core_minutes=2.5,
         code=CODE,
         quick=QUICK,
     ),
@@ -367,7 +367,7 @@ EXPERIMENTS = [
         criterion="As for loss_landscape, but both networks are taken at the weights of the one "
         "that trains without batch norm.",
         seeds=tuple(range(10)),
-        core_minutes=2,
+        core_minutes=1.4,
         code=CODE,
         quick=QUICK,
     ),
@@ -395,7 +395,8 @@ EXPERIMENTS = [
         criterion="After the last stop the mean of the loss on the slice's edge, minus the loss at "
         "its centre, is smaller with batch norm: the 95 % interval of the paired difference is "
         "below zero.",
-        core_minutes=2,
+        seeds=tuple(range(10)),
+        core_minutes=3,
         code=CODE,
         quick={"stops": [0], "points": 3},
     ),
@@ -422,7 +423,8 @@ EXPERIMENTS = [
         "above 0.9 at every stop; with batch norm its mean over the stops is below 0.5 (each with "
         "its whole 95 % interval). Training that diverged counts as none: its first loss, and a "
         "cosine of 0.",
-        core_minutes=3,
+        seeds=tuple(range(10)),
+        core_minutes=4.5,
         code=CODE,
         quick={"stops": [0, 1]},
     ),

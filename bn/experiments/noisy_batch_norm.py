@@ -30,7 +30,7 @@ def run(config, params, seed, data, checkpoint):
     from bn import noisy, shift, train
 
     def short(values):
-        return [float(f"{v:.5g}") for v in values]
+        return [float(f"{v:.4g}") for v in values]
 
     def look(held):
         with torch.random.fork_rng(devices=[]):
@@ -57,8 +57,8 @@ def run(config, params, seed, data, checkpoint):
     data = data._replace(**pixels)
     torch.manual_seed(seed)
     model = noisy.network(
-        config["networks"][params["network"]]["sizes"],
-        nonlinearity=params["network"],
+        activation=params["network"],
+        **config["networks"][params["network"]]["sizes"],
         **{key: params[key] for key in ("batch_norm", "strength", "steady")},
     )
     measured = torch.as_tensor(data.x_train[: config["measure"]])
@@ -66,7 +66,7 @@ def run(config, params, seed, data, checkpoint):
     looks, lags = config["looks"], config["lags"]
     marks = {start + lag for start in looks for lag in (0, *lags)}
     views, angles, losses, hits, tests = {}, [], [], [], []
-    middle = len(config["networks"][params["network"]]["sizes"]) // 2 - 1
+    middle = config["networks"][params["network"]]["sizes"]["depth"] // 2
     traces = {name: [] for name in config["traces"]}
 
     def quartiles():
@@ -231,8 +231,8 @@ EXPERIMENTS = [
         data="mnist",
         config={
             "networks": {
-                "sigmoid": {"side": 28, "sizes": [784, 100, 100, 100, 10]},
-                "relu": {"side": 14, "sizes": [196, *[60] * 8, 10]},
+                "sigmoid": {"side": 28, "sizes": {"in_features": 784, "width": 100, "depth": 3}},
+                "relu": {"side": 14, "sizes": {"in_features": 196, "width": 60, "depth": 8}},
             },
             "epochs": 1,
             "steps": 1200,
@@ -255,9 +255,9 @@ EXPERIMENTS = [
         "loss is lower than without batch norm, at the first of two learning rates and with each at "
         "its better one; and at the first rate the noise costs less than a quarter of what batch "
         "norm gains.",
-        seeds=tuple(range(8)),
-        core_minutes=10,
-        code=("noisy.py", "shift.py", "train.py"),
+        seeds=tuple(range(10)),
+        core_minutes=11,
+        code=("models.py", "noisy.py", "shift.py", "train.py"),
         quick={"steps": 200, "looks": [50], "lags": [1, 10], "test_every": 100,
                "traces": {"steps": [100, 103], "run": [0, 200, 64]}},
     )

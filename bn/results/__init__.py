@@ -246,6 +246,11 @@ class Paired(NamedTuple):
     high: float
     differences: np.ndarray
 
+    def points(self) -> str:
+        """Return a difference of fractions in percentage points, with its interval."""
+        mean, low, high = (100 * value for value in self[:3])
+        return f"{mean:+.2f} points [{low:+.2f}, {high:+.2f}]"
+
 
 def paired(
     record: dict,
