@@ -22,7 +22,6 @@ from bn import models
 __all__ = [
     "deep_linear",
     "directions",
-    "gradient_shift",
     "insert",
     "layers",
     "network",
@@ -438,54 +437,6 @@ def deep_linear(batch_norm: bool, *, depth: int = 25, width: int = 10) -> nn.Seq
         if batch_norm and i < depth:
             children[f"norm{i}"] = nn.BatchNorm1d(width, dtype=torch.float64)
     return nn.Sequential(children)
-
-
-def gradient_shift(model: nn.Module, images, labels, lr: float, loss) -> dict[str, np.ndarray]:
-    """Measure how much a matrix's gradient turns when everything in front of it takes its step.
-
-    Definition 2.1 of Santurkar et al. (2018), as :func:`bn.shift.internal_covariate_shift`
-    measures it for a classifier; here for the matrices alone and for any loss.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Parameters in the order in which they are used; left as it was, see :func:`untouched`.
-    images, labels : array or Tensor
-        The batch.
-    lr : float
-        Learning rate of the step that the parameters in front take.
-    loss : callable
-        ``loss(output, labels)``.
-
-    Returns
-    -------
-    dict of ndarray
-        With G and G′ the gradients before and after, for each matrix but the first: ``norm``
-        ‖G − G′‖, ``relative`` ‖G − G′‖/‖G‖, ``cosine`` of the angle between G and G′.
-
-    Examples
-    --------
-    >>> import torch, bn
-    >>> _ = torch.manual_seed(0)
-    >>> chain, x = bn.landscape.deep_linear(False, depth=3), torch.randn(50, 10).double()
-    >>> square = torch.nn.functional.mse_loss
-    >>> bn.landscape.gradient_shift(chain, x, x, 1e-9, square)["cosine"].round(6)
-    array([1., 1.])
-    """
-    images, labels = _tensor(images), _tensor(labels)
-    found = []
-    with untouched(model):
-        weights = list(model.parameters())
-        _, start = _gradient(model, images, labels, loss)
-        for p, g in zip(weights, start, strict=True):
-            if p.dim() > 1 and p is not weights[0]:
-                (after,) = torch.autograd.grad(loss(model(images), labels), [p])
-                a, b = g.double().flatten(), after.double().flatten()
-                norm = (a - b).norm()
-                found.append((norm, norm / a.norm(), a @ b / (a.norm() * b.norm())))
-            with torch.no_grad():
-                p -= lr * g  # now it is in front of the next
-    return dict(zip(("norm", "relative", "cosine"), np.array(found).T, strict=True))
 
 
 def _gradient(model, images, labels, loss):

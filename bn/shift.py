@@ -80,7 +80,7 @@ def layers(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def internal_covariate_shift(
-    model: nn.Module, images, labels, lr: float
+    model: nn.Module, images, labels, lr: float, loss=F.cross_entropy
 ) -> dict[str, dict[str, float]]:
     r"""Measure how a step of the layers before it changes a layer's gradient.
 
@@ -92,12 +92,14 @@ def internal_covariate_shift(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps images to logits. It is left as it was found, running statistics included: the work is
-        done on a copy, in training mode and in float64.
+        It is left as it was found, running statistics included: the work is done on a copy, in
+        training mode and in float64.
     images, labels : array or Tensor
-        The batch of a training step; a loss of cross-entropy.
+        The batch of a training step.
     lr : float
         The learning rate :math:`\eta` of plain gradient descent.
+    loss : callable
+        ``loss(output, labels)``, a scalar.
 
     Returns
     -------
@@ -139,10 +141,11 @@ def internal_covariate_shift(
     groups = layers(net)
     if not groups:
         raise ValueError("the model has no parameters that can be trained, so no gradient to watch")
-    before = dict(zip(groups, _gradients(net, images, labels, list(groups.values())), strict=True))
+    start = _gradients(net, images, labels, list(groups.values()), loss)
+    before = dict(zip(groups, start, strict=True))
     found = {}
     for name, parameters in groups.items():
-        (after,) = _gradients(net, images, labels, [parameters])
+        (after,) = _gradients(net, images, labels, [parameters], loss)
         found[name] = _compare(before[name], after)
         with torch.no_grad():  # from here on this layer is one of those before
             vector = nn.utils.parameters_to_vector(parameters)
@@ -150,11 +153,12 @@ def internal_covariate_shift(
     return found
 
 
-def _gradients(net, images, labels, groups) -> list[Tensor]:
+def _gradients(net, images, labels, groups, loss) -> list[Tensor]:
     """Return the gradient with respect to each group of parameters, as one vector each."""
     with torch.random.fork_rng(devices=[]):
-        loss = F.cross_entropy(net(images), labels)
-        flat = torch.autograd.grad(loss, [p for group in groups for p in group])
+        flat = torch.autograd.grad(
+            loss(net(images), labels), [p for group in groups for p in group]
+        )
     vectors = iter(flat)
     return [torch.cat([next(vectors).flatten() for _ in group]) for group in groups]
 

@@ -322,7 +322,8 @@ SHIFT = [
     ('bn/shift.py', 'net = copy.deepcopy(model).double().train()', 'net = model.double().train()', 'the model itself is moved'),
     ('bn/shift.py', 'net = copy.deepcopy(model).double().train()', 'net = copy.deepcopy(model).double()', "the mode is the caller's"),
     ('bn/shift.py', 'net = copy.deepcopy(model).double().train()', 'net = copy.deepcopy(model).double().eval()', 'running statistics instead of the batch'),
-    ('bn/shift.py', '    with torch.random.fork_rng(devices=[]):\n        loss', '    if True:\n        loss', 'the two gradients drop different units'),
+    ('bn/shift.py', '    with torch.random.fork_rng(devices=[]):\n        flat', '    if True:\n        flat', 'the two gradients drop different units'),
+    ('bn/shift.py', 'loss(net(images), labels)', 'F.cross_entropy(net(images), labels)', 'the loss that is asked for is not used'),
     ('bn/shift.py', 'vector - lr * before[name]', 'vector + lr * before[name]', 'the layers before walk uphill'),
     ('bn/shift.py', 'vector - lr * before[name]', 'vector - lr * after', 'the layers before step by their new gradients'),
     ('bn/shift.py', '"relative": norm / a', '"relative": norm / b', 'relative to the new gradient'),
@@ -411,8 +412,6 @@ LANDSCAPE = [
     ('bn/landscape.py', '.norm(\n                    dim=1, keepdim=True\n                )', '.norm()', 'a direction as long as the matrix, not row by row'),
     ('bn/landscape.py', 'p.copy_(p0 + s * a + t * b)', 'p.copy_(p0 + t * a + s * b)', 'the axes of the slice are swapped'),
     ('bn/landscape.py', 'if batch_norm and i < depth:', 'if batch_norm:', 'batch norm behind the last matrix too'),
-    ('bn/landscape.py', '                p -= lr * g  # now', '                p -= 0 * g  # now', 'nothing in front moves'),
-    ('bn/landscape.py', 'norm / a.norm(), a @ b', 'norm / b.norm(), a @ b', 'relative to the gradient after'),
     ('bn/landscape.py', '"high": max(walk["losses"])', '"high": walk["losses"][-1]', 'the highest loss is the last'),
     ('bn/landscape.py', '            nn.init.zeros_(layer.bias)\n', '            pass\n', 'random biases'),
 ]

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bn
-from bn import landscape, shift
+from bn import landscape
 
 
 def state(model):
@@ -71,7 +71,6 @@ def bowl(seed=0, n=4):
         lambda model, x, y: landscape.surface(
             model, x, y, landscape.directions(model), [-1, 0, 0.5]
         ),
-        lambda model, x, y: landscape.gradient_shift(model, x, y, 0.5, F.cross_entropy),
     ],
 )
 def test_a_measurement_leaves_weights_statistics_and_modes_as_they_were(measure):
@@ -355,35 +354,3 @@ def test_the_deep_linear_network_is_a_product_of_matrices():
     names = list(landscape.deep_linear(True)._modules)
     assert names[:3] == ["linear1", "norm1", "linear2"]
     assert names[-1] == "linear25"
-
-
-def test_the_shift_is_that_of_definition_2_1():
-    """For matrices alone it is what bn.shift measures layer by layer."""
-    torch.manual_seed(1)
-    model = nn.Sequential(
-        nn.Linear(6, 5, bias=False), nn.Sigmoid(), nn.Linear(5, 5, bias=False), nn.Sigmoid(),
-        nn.Linear(5, 3, bias=False),
-    ).double()  # fmt: skip
-    x, y = batch()
-    got = landscape.gradient_shift(model, x.double(), y, 2.0, F.cross_entropy)
-    _, *want = shift.internal_covariate_shift(model, x.double(), y, 2.0).values()
-    for key, values in got.items():
-        np.testing.assert_allclose(values, [layer[key] for layer in want], rtol=1e-9)
-
-
-def test_the_scale_and_shift_in_front_take_their_step_too():
-    torch.manual_seed(1)
-    model = nn.Sequential(
-        nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3, bias=False)
-    ).double()
-    x, y = batch()
-    x = x.double()
-    found = landscape.gradient_shift(model, x, y, 0.7, F.cross_entropy)
-    parameters = list(model.parameters())
-    start = torch.autograd.grad(F.cross_entropy(model(x), y), parameters)
-    with torch.no_grad():
-        for p, g in zip(parameters[:-1], start[:-1], strict=True):
-            p -= 0.7 * g
-    (after,) = torch.autograd.grad(F.cross_entropy(model(x), y), parameters[-1:])
-    assert found["norm"] == pytest.approx([(after - start[-1]).norm().item()])
-    assert found["relative"] == pytest.approx(found["norm"] / start[-1].norm().item())

@@ -220,6 +220,26 @@ def test_inputs_are_what_the_nonlinearity_gets_in_training_mode():
     np.testing.assert_array_equal(shift.inputs(plain, X)["sigmoid1"], expected)
 
 
+def test_the_shift_of_another_loss():
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(6, 4, bias=False), nn.BatchNorm1d(4), nn.Linear(4, 3, bias=False)
+    ).double()
+    x, y = torch.randn(9, 6).double(), torch.randn(9, 3).double()
+    first, last = shift.internal_covariate_shift(model, x, y, 0.7, F.mse_loss).values()
+    assert first == {"norm": 0.0, "relative": 0.0, "cosine": 1.0}
+    parameters = list(model.parameters())
+    *front, before = torch.autograd.grad(F.mse_loss(model(x), y), parameters)
+    with torch.no_grad():  # the matrix in front, and batch norm's scale and shift
+        for p, g in zip(parameters[:-1], front, strict=True):
+            p -= 0.7 * g
+    (after,) = torch.autograd.grad(F.mse_loss(model(x), y), parameters[-1:])
+    assert last["norm"] == pytest.approx((after - before).norm().item())
+    assert last["relative"] == pytest.approx(last["norm"] / before.norm().item())
+    cosine = F.cosine_similarity(after.flatten(), before.flatten(), dim=0).item()
+    assert last["cosine"] == pytest.approx(cosine)
+
+
 @pytest.mark.parametrize("batch_size", [60, 100])
 def test_steps_train_as_train_does(batch_size):
     one, two = mlp(True), mlp(True).eval()

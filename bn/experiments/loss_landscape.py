@@ -101,7 +101,7 @@ def run_deep_linear(config, params, seed, data, checkpoint):
     import numpy as np
     import torch
 
-    from bn import landscape
+    from bn import landscape, shift
 
     torch.manual_seed(seed)
     model = landscape.deep_linear(
@@ -117,9 +117,10 @@ def run_deep_linear(config, params, seed, data, checkpoint):
     row = {"epoch": 1, "loss": [], "norm": [], "relative": [], "cosine": [], "lowest": []}
     for step in range(config["stops"][-1] + 1):
         if step in config["stops"]:
-            shift = landscape.gradient_shift(model, x, y, params["lr"], loss)
-            found = {key: np.median(values) for key, values in shift.items()}
-            found |= {"loss": loss(model(x), y).item(), "lowest": shift["cosine"].min()}
+            _, *layers = shift.internal_covariate_shift(model, x, y, params["lr"], loss).values()
+            found = {k: np.median([layer[k] for layer in layers]) for k in layers[0]}
+            found["lowest"] = min(layer["cosine"] for layer in layers)
+            found["loss"] = loss(model(x), y).item()
             for key, number in found.items():
                 row[key].append(float(f"{number:.4g}"))
         optimizer.zero_grad()
@@ -425,7 +426,7 @@ EXPERIMENTS = [
         "cosine of 0.",
         seeds=tuple(range(10)),
         core_minutes=4.5,
-        code=CODE,
+        code=(*CODE, "shift.py"),
         quick={"stops": [0, 1]},
     ),
 ]
