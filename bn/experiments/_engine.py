@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -695,7 +696,11 @@ def _parallel(tasks, workers, dask):
         return
     import joblib
 
-    with _environment(ALLOCATOR | THREADS):
+    with _environment(ALLOCATOR | THREADS), warnings.catch_warnings():
+        # A worker whose memory has grown is replaced between two units; nothing is lost.
+        warnings.filterwarnings(
+            "ignore", "A worker stopped while some jobs were given", UserWarning
+        )
         pool = joblib.Parallel(workers, batch_size=1, return_as="generator_unordered")
         try:
             yield from pool(joblib.delayed(_attempt)(*task) for task in tasks)
