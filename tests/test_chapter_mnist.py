@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import matplotlib
@@ -38,8 +39,8 @@ def test_the_verdicts_that_the_page_gives_are_those_of_the_records():
     sweep = bn.experiments.get("mnist_learning_rate").verdict(
         bn.results.load("mnist_learning_rate")
     )
-    assert sweep.word == "did not reproduce here"
-    assert "**It did not reproduce here.**" in "".join(NOTEBOOK.cells["rate-words"]["source"])
+    assert sweep.word == "holds with a caveat"
+    assert "**It holds with a caveat**" in "".join(NOTEBOOK.cells["rate-words"]["source"])
 
 
 def test_the_gain_of_the_mlp_is_many_times_that_of_the_others():
@@ -49,14 +50,14 @@ def test_the_gain_of_the_mlp_is_many_times_that_of_the_others():
     assert mlp.low > 10 * lenet.mean
     assert lenet.high < 0.01  # "a quarter of one" point
     assert lenet.low < 0.001  # "its interval nearly touches zero": under ten images
-    assert mlp.low > 2 * convnet.high
+    assert mlp.low > convnet.high
 
 
 def test_a_gap_shrinks_while_the_plain_network_catches_up():
     lenet, convnet = (bn.results.load(f"mnist_{name}") for name in ("lenet", "convnet"))
-    third = results.paired(lenet, epoch=2)
-    assert third.mean > 4 * results.paired(lenet).mean
-    assert abs(third.mean - results.paired(convnet).mean) < 0.01  # "not far from"
+    second = results.paired(lenet, epoch=1)
+    assert second.mean > 4 * results.paired(lenet).mean
+    assert abs(second.mean - results.paired(convnet).mean) < 0.01  # "not far from"
     plain = curves("mnist_convnet", batch_norm=False).mean(0)
     assert plain[-1] - plain[-2] > 0.01  # "still gaining"
 
@@ -78,34 +79,42 @@ def test_on_the_digits_the_plain_mlp_stays_at_chance():
     assert curves("digits_mlp")[:, -1].min() > 0.9
 
 
-def test_with_its_own_rate_each_the_gain_cannot_be_told_from_zero():
+def arm(network, batch_norm, lr):
+    return {"network": network, "batch_norm": batch_norm, "lr": lr}
+
+
+def test_with_its_own_rate_each_the_lenet_gains_and_the_mlp_may_not():
     sweep = bn.results.load("mnist_learning_rate")
-    rates = sorted({u["params"]["lr"] for u in sweep["units"]})
-
-    def arm(network, batch_norm, lr):
-        return {"network": network, "batch_norm": batch_norm, "lr": lr}
-
-    for network in ("mlp", "lenet"):
-        a, b = (
-            max(
-                (arm(network, flag, lr) for lr in rates),
-                key=lambda choice: results.final(sweep, "validation_accuracy", **choice).mean(),
-            )
-            for flag in (True, False)
+    chosen = {}
+    for network, flag in itertools.product(("mlp", "lenet"), (True, False)):
+        rates = {u["params"]["lr"] for u in sweep["units"] if u["params"]["network"] == network}
+        chosen[network, flag] = max(
+            (arm(network, flag, lr) for lr in rates),
+            key=lambda choice: results.final(sweep, "validation_accuracy", **choice).mean(),
         )
-        assert a["lr"] == b["lr"]
-        gap = results.paired(sweep, "test_accuracy", a=a, b=b)
-        assert gap.low < 0 < gap.high
-        if network == "mlp":
-            assert (gap.differences > 0).all()
-    lowest = {
-        flag: results.final(sweep, "test_accuracy", **arm("lenet", flag, 0.64)).min()
-        for flag in (True, False)
+    gaps = {
+        network: results.paired(
+            sweep, "test_accuracy", a=chosen[network, True], b=chosen[network, False]
+        )
+        for network in ("mlp", "lenet")
     }
-    assert lowest[True] > 0.95
-    assert lowest[False] < 0.12
-    for flag in (True, False):  # "beyond that both fail"
-        assert results.final(sweep, "test_accuracy", **arm("lenet", flag, 2.56)).max() < 0.12
+    assert chosen["mlp", True]["lr"] == chosen["mlp", False]["lr"] == 2.56
+    assert (chosen["lenet", True]["lr"], chosen["lenet", False]["lr"]) == (0.16, 0.04)
+    assert gaps["mlp"].low < 0 < gaps["mlp"].high
+    assert gaps["lenet"].low > 0
+
+
+def test_one_poor_run_of_the_plain_lenet_decides_its_rate():
+    sweep = bn.results.load("mnist_learning_rate")
+
+    def held_out(flag, lr):
+        return np.sort(results.final(sweep, "validation_accuracy", **arm("lenet", flag, lr)))
+
+    worst, *others = held_out(False, 0.16)
+    assert worst < 0.75
+    assert min(others) > held_out(False, 0.04).max()  # else the larger rate would have been chosen
+    assert min(others) > held_out(True, 0.16).min() - 0.005  # "nearly as good as with batch norm"
+    assert held_out(True, 0.16).min() > 0.98  # "no bad one"
 
 
 def test_batch_norm_is_worth_its_time():

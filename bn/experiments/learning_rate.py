@@ -440,14 +440,15 @@ EXPERIMENTS = [
         config={"sizes": {}, "epochs": 3, "batch_size": 64, "held_out": 10_000, "optimizer": "SGD"},
         grid=tuple(
             {"network": network, "batch_norm": batch_norm, "lr": lr}
-            for network in ("mlp", "lenet")
+            for network, highest in (("mlp", 10.24), ("lenet", 0.64))  # above, neither LeNet trains
             for lr in (0.01, 0.04, 0.16, 0.64, 2.56, 10.24)
+            if lr <= highest
             for batch_norm in (True, False)
         ),
         verdict=verdict,
         criterion="For each network, with the rate of each arm chosen on held-out training images, "
         "the 95 % interval of the paired difference in test accuracy excludes zero.",
-        core_minutes=22,
+        core_minutes=17,
     ),
     Experiment(
         name="rate_map",
