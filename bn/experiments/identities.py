@@ -57,7 +57,7 @@ def _declare(name, chapter, claim, source, criterion="", **others):
         criterion=f"In no random case is it off by more than {TOLERANCE:g} of its size, in float64, "
         f"with derivatives by complex steps.{criterion}",
         seeds=tuple(range(10)),
-        core_minutes=0.05,
+        core_minutes=0.01,
         code=("experiments/_identities.py",),
         quick={"cases": 5},
     )

@@ -448,7 +448,7 @@ EXPERIMENTS = [
         verdict=verdict,
         criterion="For each network, with the rate of each arm chosen on held-out training images, "
         "the 95 % interval of the paired difference in test accuracy excludes zero.",
-        core_minutes=17,
+        core_minutes=15,
     ),
     Experiment(
         name="rate_map",
@@ -572,7 +572,7 @@ EXPERIMENTS = [
         "more is lost when it must take the plain net's rate than is kept (95 % intervals of the "
         "paired differences).",
         seeds=tuple(range(10)),
-        core_minutes=8.5,
+        core_minutes=6.5,
         code=CODE,
         quick={"steps": 20, "every": 10, "thin": 1, "target": 0.1},
     ),

@@ -328,7 +328,7 @@ EXPERIMENTS = [
         criterion="In no random case, with a positive definite H, is the identity off by more than "
         "1e-9 of its size, in float64; and the bound holds in every case, at γ = σ/2, σ and 8σ.",
         seeds=tuple(range(10)),
-        core_minutes=0.2,
+        core_minutes=0.05,
         code=(),
         quick={"cases": 5},
     ),
@@ -368,7 +368,7 @@ EXPERIMENTS = [
         criterion="As for loss_landscape, but both networks are taken at the weights of the one "
         "that trains without batch norm.",
         seeds=tuple(range(10)),
-        core_minutes=1.4,
+        core_minutes=1.5,
         code=CODE,
         quick=QUICK,
     ),
@@ -397,7 +397,7 @@ EXPERIMENTS = [
         "its centre, is smaller with batch norm: the 95 % interval of the paired difference is "
         "below zero.",
         seeds=tuple(range(10)),
-        core_minutes=3,
+        core_minutes=3.5,
         code=CODE,
         quick={"stops": [0], "points": 3},
     ),

@@ -77,8 +77,8 @@ def _declare(name, network, lr, core_minutes, *, data="mnist", epochs=10, seeds=
 # network improve from each of the first epochs to the next or nearly so; at .1 the LeNet's loss
 # jumps up in both. The sigmoid network needs the .1 to leave its plateau within the ten epochs.
 EXPERIMENTS = [
-    _declare("digits_mlp", "mlp", 0.1, 0.6, data="digits", epochs=30, seeds=10, in_features=64),
-    _declare("mnist_mlp", "mlp", 0.1, 3, seeds=10),
-    _declare("mnist_lenet", "lenet", 0.03, 10),
-    _declare("mnist_convnet", "convnet", 0.03, 25, epochs=2),
+    _declare("digits_mlp", "mlp", 0.1, 0.3, data="digits", epochs=30, in_features=64),
+    _declare("mnist_mlp", "mlp", 0.1, 3.5, seeds=10),
+    _declare("mnist_lenet", "lenet", 0.03, 12),
+    _declare("mnist_convnet", "convnet", 0.03, 28, epochs=2),
 ]

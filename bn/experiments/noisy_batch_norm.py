@@ -255,8 +255,8 @@ EXPERIMENTS = [
         "loss is lower than without batch norm, at the first of two learning rates and with each at "
         "its better one; and at the first rate the noise costs less than a quarter of what batch "
         "norm gains.",
-        seeds=tuple(range(10)),
-        core_minutes=11,
+        seeds=tuple(range(8)),
+        core_minutes=9,
         code=("models.py", "noisy.py", "shift.py", "train.py"),
         quick={"steps": 200, "looks": [50], "lags": [1, 10], "test_every": 100,
                "traces": {"steps": [100, 103], "run": [0, 200, 64]}},

@@ -275,7 +275,7 @@ EXPERIMENTS = [
         "measured over predicted, averaged over units and layers, has a 95 % interval within 0.95 to "
         "1.05, for the mean at every size from 2, for the deviation at every size from 32.",
         seeds=SEEDS,
-        core_minutes=0.5,
+        core_minutes=0.3,
         code=CODE,
         quick={"passes": 1, "images": 1024, "draws": 10},
     ),
@@ -315,7 +315,7 @@ EXPERIMENTS = [
         "the whole training set, which have no noise: the 95 % interval of the paired difference "
         "excludes zero.",
         seeds=SEEDS,
-        core_minutes=4,
+        core_minutes=3,
         code=CODE,
         quick=QUICK,
     ),
