@@ -116,11 +116,10 @@ def test_who_saves_what_at_whose_rate():
         steps = lr.steps_split(own, activation, scale)
         at_once = results.interval(steps["without"] - steps["same"])
         more = results.interval(2 * steps["same"] - steps["own"] - steps["without"])
-        assert 0.5 < steps["own"].mean() / steps["without"].mean() < 0.85
+        assert 0.5 < steps["own"].mean() / steps["without"].mean() < 0.87  # saves 1/7 to 1/2
         assert (at_once.low > 0) == (activation == "relu")
         assert (more.low > 0) == (scale == 4)
-        assert more.high > 0
-        assert (more.mean < 0) == (activation == "relu")
+        assert (more.high < 0) == (activation == "relu")
 
 
 def test_what_is_left_in_accuracy_is_about_a_point():

@@ -67,7 +67,7 @@ def test_the_plain_mlp_waits_on_a_plateau_and_leaves_it_in_the_third_epoch():
     assert plain[:, 0].max() < 0.12
     assert plain[:, 1].mean() < 0.15
     assert plain[:, 2].min() > 0.15
-    assert plain[:, -1].mean() - plain[:, -2].mean() > 0.01  # "was still gaining"
+    assert plain[:, -1].mean() - plain[:, -2].mean() > 0.005  # "was still gaining"
 
 
 def test_the_accuracy_with_batch_norm_can_fall():

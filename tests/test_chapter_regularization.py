@@ -219,7 +219,9 @@ def test_what_the_page_says_of_the_noise_switched_off(chapter):
     rest, noise, cut = (chapter[name] for name in ("rest", "noise_of", "cut"))
     assert rest.low > 0
     assert chapter["whole_gain"].mean > 0
-    assert all(gap.low > 0 and gap.mean < rest.mean for gap in noise.values())
+    assert all(gap.mean < rest.mean for gap in noise.values())
+    assert noise[16].low > 0
+    assert noise[256].low < 0 < noise[256].high  # "cannot be told from nothing"
     assert cut.high < -0.01
 
 
@@ -230,12 +232,10 @@ def test_what_the_page_says_of_dropout(chapter):
         assert train == pytest.approx(predicted, rel=0.02)
     assert shift_of("before", "norm2", "train").high < 1
     assert all(shift_of("before", f"norm{i}", "stored").low > 1 for i in (1, 2, 3))
-    key, both = chapter["key"], chapter["both"]
-    for p, gap in chapter["joint"].items():  # one seed decides how wide the interval is
-        assert gap.low < 0 < gap.high
-        accuracy = final(both, "test_accuracy_stored", **key[f"dropout {p}"])
-        assert np.sum(accuracy < np.median(accuracy) - 0.04) == 1
-        assert np.median(gap.differences) < 0
+    joint = chapter["joint"]
+    assert joint[0.5].low < 0 < joint[0.5].high  # "does not quite settle"
+    assert joint[0.2].high < 0
+    assert all(np.sum(gap.differences < 0) >= 8 for gap in joint.values())
     accuracy, cost = repair("both, 0.5 before"), change("both, 0.5 before", "batch norm")
     assert abs(accuracy.mean) < 0.25 * abs(cost.mean)
     assert repair("both, 0.5 before", "test_loss").low > 0

@@ -278,8 +278,8 @@ def test_training_that_diverged_counts_as_none():
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("curvature_along_gradient", 10), ("loss_landscape", 10), ("inserted_batch_norm", 10), ("loss_slices", 5),
-     ("deep_linear_network", 5)],
+    [("curvature_along_gradient", 10), ("loss_landscape", 10), ("inserted_batch_norm", 10), ("loss_slices", 10),
+     ("deep_linear_network", 10)],
 )  # fmt: skip
 def test_the_record_is_whole_and_of_this_code(name, seeds):
     record = bn.results.load(name)
@@ -287,7 +287,7 @@ def test_the_record_is_whole_and_of_this_code(name, seeds):
     assert len(record["seeds"]) >= seeds
     assert len(record["units"]) == len(record["seeds"]) * len(experiment.grid)
     assert record["config"] == experiment.config
-    assert (bn.results.FOLDER / f"{name}.json").stat().st_size < 300_000
+    assert (bn.results.FOLDER / f"{name}.json").stat().st_size < 400_000
     assert experiment.verdict(record).word in bn.experiments._engine.Verdict.WORDS
 
 
