@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bn.nn
-from bn import models, shift, train
+from bn import models, shift
 from bn.data import digits
 
 torch.set_num_threads(1)
@@ -238,19 +238,6 @@ def test_the_shift_of_another_loss():
     assert last["relative"] == pytest.approx(last["norm"] / before.norm().item())
     cosine = F.cosine_similarity(after.flatten(), before.flatten(), dim=0).item()
     assert last["cosine"] == pytest.approx(cosine)
-
-
-@pytest.mark.parametrize("batch_size", [60, 100])
-def test_steps_train_as_train_does(batch_size):
-    one, two = mlp(True), mlp(True).eval()
-    list(train.train(one, DATA, epochs=2, batch_size=batch_size, lr=0.1, seed=5, probe=0))
-    per_epoch = math.ceil(len(DATA.x_train) / batch_size)
-    for step, images, labels in train.steps(two, DATA, batch_size=batch_size, lr=0.1, seed=5):
-        assert len(images) == len(labels)
-        if step == 2 * per_epoch:
-            break
-    weights = two.state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in one.state_dict().items())
 
 
 def test_travel_and_stretch_count_every_way():

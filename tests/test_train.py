@@ -304,3 +304,19 @@ def test_steps_pause_at_the_stops_and_end_at_the_last():
             break
     weights = two.state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("batch_size", [60, 100])
+def test_steps_train_as_train_does(batch_size):
+    data = digits()
+    torch.manual_seed(0)
+    one = models.mlp(in_features=64, width=12)
+    two = copy.deepcopy(one).eval()
+    list(train.train(one, data, epochs=2, batch_size=batch_size, lr=0.1, seed=5, probe=0))
+    per_epoch = math.ceil(len(data.x_train) / batch_size)
+    for step, images, labels in train.steps(two, data, batch_size=batch_size, lr=0.1, seed=5):
+        assert len(images) == len(labels)
+        if step == 2 * per_epoch:
+            break
+    weights = two.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in one.state_dict().items())
