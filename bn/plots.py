@@ -87,6 +87,7 @@ def training_curves(record: dict, metric: str, ax=None, **params):
     where, what = metric.split("_")
     where = {"train": "training"}.get(where, where)
     ax.set(xlabel="epoch", ylabel=f"{where} {what}" + (", %" if percent else ""))
+    ax.xaxis.get_major_locator().set_params(integer=True)
     if not percent:
         ax.set_yscale("log")
     return ax

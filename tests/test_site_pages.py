@@ -28,6 +28,10 @@ STICKS_OUT = """() => [...document.querySelectorAll('main *')].filter((e) => {
   return true;
 }).map((e) => `${e.tagName}.${e.getAttribute('class')}: ${e.textContent.slice(0, 60)}`).slice(0, 5)"""
 
+CUT_OFF = """() => [...document.querySelectorAll('main mjx-container[display="true"]')]
+  .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+  .map((e) => `${e.scrollWidth} > ${e.clientWidth}: ${e.textContent.slice(0, 60)}`)"""
+
 
 @pytest.fixture(scope="module", params=PAGES)
 def path(request):
@@ -123,6 +127,8 @@ def test_nothing_overflows(theme, path, request):
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
         assert wide <= 0, f"the page is {wide} px wider than a window of {width} px"
+        if width == 1280:
+            assert not shown.page.evaluate(CUT_OFF), "on a laptop an equation is seen whole"
     assert not shown.complaints
 
 
