@@ -373,9 +373,9 @@ def update_running(running, batch_value, momentum=0.1, *, m=None) -> np.ndarray:
 def merge_moments(a, b) -> tuple[int, np.ndarray, np.ndarray]:
     r"""Count, mean and variance of two sets of values together, from those of each.
 
-    .. math:: \mu = \mu_a + \frac{m_b}{m}\,\delta, \qquad
-              \sigma^2 = \frac{m_a\sigma_a^2 + m_b\sigma_b^2}{m} + \frac{m_a m_b}{m^2}\,\delta^2,
-              \qquad m = m_a + m_b, \quad \delta = \mu_b - \mu_a
+    .. math:: \mu &= \mu_a + \frac{m_b}{m}\,\delta, \\
+              \sigma^2 &= \frac{m_a\sigma_a^2 + m_b\sigma_b^2}{m} + \frac{m_a m_b}{m^2}\,\delta^2, \\
+              m &= m_a + m_b, \quad \delta = \mu_b - \mu_a
 
     The variance of the whole is the mean of the variances plus the variance of the means. Merged
     batch by batch, in any order, this gives the statistics of all the data without holding it.
