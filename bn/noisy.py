@@ -185,21 +185,14 @@ class Step(NamedTuple):
 
 
 def steps(model: nn.Module, data, *, batch_size: int, lr: float, seed: int) -> Iterator[Step]:
-    """Train by plain gradient descent, and stop before every step for whoever wants to look.
+    """Train as :func:`bn.train.steps` does, and show each step with its loss under its own noise.
+
+    The forward pass of a step comes before the pause, since its noise is drawn only once.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        Maps images to logits; trained in place, in training mode.
-    data : bn.data.Data
-        Training images and labels, arrays or tensors.
-    batch_size : int
-        Examples in a step; what is left over at the end of a pass is left out.
-    lr : float
-        The learning rate.
-    seed : int
-        Decides the order of the examples, as in :func:`bn.train.train`. The noise comes from
-        torch's global generator.
+    model, data, batch_size, lr, seed
+        As there, in whole batches only. The noise comes from torch's global generator.
 
     Yields
     ------

@@ -2,8 +2,8 @@
 
 What makes two runs comparable, and a run repeatable:
 
-- the order of the examples in epoch *e* of seed *s* depends on ``(s, e)`` alone, for every
-  training of the book (:func:`epoch_batches`);
+- the order of the examples in epoch *e* of seed *s* depends on ``(s, e)`` alone
+  (:func:`epoch_batches`);
 - so do the random numbers that dropout draws, and the global generator is left as it was found;
 - the layers see every example of every epoch (a last batch of a single example, which has no
   variance, is left out), unless only whole batches are asked for.
@@ -146,7 +146,7 @@ def epoch_batches(
     Raises
     ------
     ValueError
-        If whole batches are asked for and there is none.
+        If there are too few examples for a single batch.
 
     Examples
     --------
